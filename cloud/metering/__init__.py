@@ -1,0 +1,1 @@
+"""Metering: telegrams in, readings and alerts out, every one traceable to its bytes."""
