@@ -30,9 +30,7 @@ CREATE INDEX meter_names_by_meter ON meter_names (meter_key);
 CREATE TABLE meter_keys (
     meter_key    bigint NOT NULL REFERENCES meters,
     version      integer NOT NULL CHECK (version > 0),
-    kek_id       text NOT NULL,
-    kek_version  integer NOT NULL,
-    wrapped      bytea NOT NULL,                   -- nonce + ciphertext + tag; AAD = "metering.meter_keys:<meter_key>:<version>"
+    wrapped      bytea NOT NULL,                   -- keyvault.Wrapped; AAD = "metering.meter_keys:<meter_key>:<version>"
     valid_from   timestamptz NOT NULL,
     PRIMARY KEY (meter_key, version)
 );
@@ -273,8 +271,9 @@ CREATE INDEX row_dead_letters_open ON row_dead_letters (dead_letter_key) WHERE s
 
 -- 7. Partitions on demand. ATTACH takes SHARE UPDATE EXCLUSIVE on the parent: writers and readers go on meanwhile
 -- (CREATE TABLE … PARTITION OF would stop them). The advisory lock makes two workers wait for each other, not fail.
+-- The owner makes them, whoever asks: the context's login may not create tables.
 CREATE FUNCTION ensure_partition(parent text, child text, from_at timestamptz, to_at timestamptz) RETURNS boolean
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     IF to_regclass(format('%I.%I', current_schema(), child)) IS NOT NULL THEN
         RETURN false;
