@@ -1,0 +1,282 @@
+"""The bus on PostgreSQL: each context's outbox is a log, read at the commit horizon."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
+
+import psycopg
+from psycopg import sql
+from psycopg.types.numeric import Int8BinaryLoader
+
+from cloud.kernel import deadletter
+from cloud.kernel.blobs import BlobStore
+from cloud.kernel.bus import (
+    TRANSIENT,
+    Connection,
+    HeldElsewhere,
+    Page,
+    Reader,
+    Retry,
+    Subscription,
+    Token,
+    whole,
+)
+from cloud.kernel.events import Event, Upcaster
+from cloud.kernel.outbox import CHANNEL
+
+log = logging.getLogger(__name__)
+
+RELAY: Final = "relay"
+"""The login that may read every outbox and nothing else (role aquacis_relay)."""
+
+PAGE_EVENTS_MAX: Final = 1_000
+PAGE_BYTES: Final = 8 * 1024 * 1024
+"""A page is one handler call and one commit: large enough to spread the commit's cost over many
+events, small enough that the handler's write transaction (which holds the horizon) stays short."""
+
+POLL_FIRST_S: Final = 0.02
+POLL_CAP_S: Final = 1.0
+"""After a wake-up the horizon may still be held by another transaction: look again soon, then ever
+more rarely. The cap bounds the latency when a notification is lost."""
+
+HELD_S: Final = 0.5
+"""How long a stand-by reader waits before it asks for the inbox row again: the failover time."""
+
+XID8_OID: Final = 5069
+
+
+class Database(Protocol):
+    """What the bus needs of `cloud.kernel.db`."""
+
+    def connect(self, context: str) -> Connection:
+        """Return a new connection as the login role of `context` (or of the relay)."""
+
+
+class PostgresLog:
+    """Reads the outboxes of some contexts through the relay's own connection."""
+
+    def __init__(self, connect: Callable[[], Connection], sources: Sequence[str]) -> None:
+        self._connect = connect
+        self._sources = tuple(sources)
+        self._connection: Connection | None = None
+        self._limits = dict.fromkeys(self._sources, 64)  # grows once the events are known small
+
+    def partitions(self) -> Sequence[str]:
+        return self._sources
+
+    def read(self, partition: str, *, after: Token, types: frozenset[str]) -> Page:
+        limit = self._limits[partition]
+        with self._connected().cursor(binary=True) as cursor:
+            cursor.execute(
+                _query(partition), (list(types), str(after[0]), after[1], limit), prepare=True
+            )
+            rows = cursor.fetchall()
+        if not rows:
+            return Page(events=(), tokens=(), blobs={}, end=after)
+        self._limits[partition] = _next_limit(rows)
+        end = (rows[-1][0], rows[-1][1])
+        rows = [row for row in rows if row[2] is not None]
+        return Page(
+            events=[_event(row) for row in rows],
+            tokens=[(row[0], row[1]) for row in rows],
+            blobs={i: row[-1] for i, row in enumerate(rows) if row[-1] is not None},
+            end=end,
+        )
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connected(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+            self._connection.autocommit = True  # a read that opens no transaction
+            self._connection.adapters.register_loader(XID8_OID, Int8BinaryLoader)
+            # A log that grew by a million since its last ANALYZE must still be read by its index,
+            # in order, page by page, and never sorted whole.
+            for other_plan in ("enable_seqscan", "enable_bitmapscan", "enable_sort"):
+                self._connection.execute(f"SET {other_plan} = off")
+        return self._connection
+
+
+def _query(source: str) -> sql.Composed:
+    # An event nobody here wants comes as a bare token: its body never leaves the server.
+    return sql.SQL(
+        "SELECT o.xid, o.id, w.event_id, w.source, w.type, w.version, w.time, w.traceparent,"
+        " w.shard, w.key, w.rows, w.first_at, w.last_at, w.content_type, w.data, w.blob"
+        " FROM {outbox} o LEFT JOIN LATERAL (SELECT o.*) w ON o.type = ANY(%b)"
+        " WHERE (o.xid, o.id) > (%b::text::xid8, %b)"
+        " AND o.xid < pg_snapshot_xmin(pg_current_snapshot())"
+        " ORDER BY o.xid, o.id LIMIT %b"
+    ).format(outbox=sql.Identifier(source, "outbox"))
+
+
+def _next_limit(rows: Sequence[Sequence[Any]]) -> int:
+    size = sum(len(row[-2]) for row in rows if row[-2] is not None)
+    return max(1, min(PAGE_EVENTS_MAX, 2 * len(rows), PAGE_BYTES * len(rows) // max(size, 1)))
+
+
+def _event(row: Sequence[Any]) -> Event:
+    return Event(
+        id=row[2],
+        source=row[3],
+        type=row[4],
+        time=row[6],
+        dataschema=f"{row[4]}/{row[5]}",
+        traceparent=row[7],
+        shard=row[8],
+        key=row[9],
+        rows=row[10],
+        first_at=row[11],
+        last_at=row[12],
+        content_type=row[13],
+        data=row[14] or b"",
+    )
+
+
+class PostgresBus:
+    """Delivers the events of `sources` to subscriptions, in this process's threads.
+
+    Several processes may run the same subscriptions: each has one reader at a time, and another
+    takes over when it dies.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        *,
+        sources: Sequence[str],
+        upcasters: Mapping[str, Upcaster] | None = None,
+        retry: Retry | None = None,
+    ) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._sources = tuple(sources)
+        self._upcasters = upcasters or {}
+        self._retry = retry or Retry()
+
+    def run(self, subscriptions: Sequence[Subscription], stop: threading.Event) -> None:
+        """Deliver until `stop` is set: one thread for each subscription, one that listens."""
+        wakes = [threading.Event() for _ in subscriptions]
+        threads = [
+            threading.Thread(target=self._serve, args=(each, wake, stop), name=f"bus {each.name}")
+            for each, wake in zip(subscriptions, wakes, strict=True)
+        ]
+        threads.append(threading.Thread(target=self._listen, args=(wakes, stop), name="bus wake"))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def run_once(self, subscriptions: Sequence[Subscription]) -> int:
+        """Deliver everything that is visible now and return how many events were handled.
+
+        Raises a transient failure instead of waiting for it to pass.
+        """
+        handled = 0
+        for subscription in subscriptions:
+            with self._reader(subscription, threading.Event()) as reader:
+                try:
+                    while reader.step():
+                        pass
+                except HeldElsewhere:
+                    pass
+                handled += reader.handled
+        return handled
+
+    def replay(self, subscriptions: Sequence[Subscription], consumer: str, number: int) -> bool:
+        """Handle a dead-lettered event again; return False when that was already done.
+
+        Raises `NoSuchDeadLetter`, `LookupError` when its subscription is gone, or what the
+        handler raises; the dead letter then stays, its attempt counted.
+        """
+        handlers = {each.name: each for each in subscriptions if each.consumer == consumer}
+
+        def handle(connection: Connection, letter: deadletter.DeadLetter) -> None:
+            if letter.kind != "event" or letter.origin not in handlers:
+                raise LookupError(f"dead letter {number} belongs to no subscription here")
+            event = whole(
+                letter.event(self._blobs), None, blobs=self._blobs, upcasters=self._upcasters
+            )
+            handlers[letter.origin].handler(connection, [event])
+
+        with self._database.connect(consumer) as connection:
+            connection.autocommit = True
+            return deadletter.replay(connection, number, handle)
+
+    @contextmanager
+    def _reader(self, subscription: Subscription, stop: threading.Event) -> Iterator[Reader]:
+        reader = Reader(
+            subscription,
+            PostgresLog(lambda: self._database.connect(RELAY), self._sources),
+            lambda: self._database.connect(subscription.consumer),
+            blobs=self._blobs,
+            upcasters=self._upcasters,
+            retry=self._retry,
+            stop=stop,
+        )
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    def _serve(
+        self, subscription: Subscription, wake: threading.Event, stop: threading.Event
+    ) -> None:
+        """Run one subscription until `stop`; no failure ends it."""
+        failures, idle_s = 0, POLL_FIRST_S
+        with self._reader(subscription, stop) as reader:
+            while not stop.is_set():
+                try:
+                    busy = reader.step()
+                    failures = 0
+                except HeldElsewhere:
+                    stop.wait(HELD_S)
+                    continue
+                except Exception as failure:
+                    failures += 1
+                    self._failed(subscription, failure, failures)
+                    reader.close()
+                    stop.wait(self._retry.delay_s(failures))
+                    continue
+                if busy or wake.is_set():
+                    idle_s = POLL_FIRST_S
+                    wake.clear()
+                if not busy:
+                    wake.wait(idle_s)
+                    idle_s = min(POLL_CAP_S, 2 * idle_s)
+
+    def _failed(self, subscription: Subscription, failure: Exception, failures: int) -> None:
+        level = logging.WARNING if isinstance(failure, TRANSIENT) else logging.ERROR
+        log.log(
+            level,
+            "bus_retry",
+            extra={
+                "consumer": subscription.consumer,
+                "subscription": subscription.name,
+                "failures": failures,
+                "error": repr(failure),
+            },
+        )
+
+    def _listen(self, wakes: Sequence[threading.Event], stop: threading.Event) -> None:
+        """Wake every reader when somebody published; polling goes on without it."""
+        while not stop.is_set():
+            try:
+                with self._database.connect(RELAY) as connection:
+                    connection.autocommit = True
+                    connection.execute(f"LISTEN {CHANNEL}")
+                    while not stop.is_set():
+                        if any(True for _ in connection.notifies(timeout=0.5, stop_after=1)):
+                            for wake in wakes:
+                                wake.set()
+            except psycopg.Error:
+                stop.wait(self._retry.delay_s(3))
+        for wake in wakes:
+            wake.set()
