@@ -1,0 +1,241 @@
+"""The database server that comes along: PostgreSQL from a wheel, one per state folder.
+
+    with postgres.ensure(state) as server:
+        database = Database(server.dsn(), server.passwords_path)
+
+The first process to ask becomes its launcher and keeps it alive; others attach to it. It dies
+with its launcher, however that dies. `AQUACIS_DATABASE_URL` names a server of yours instead:
+same interface, nothing started. Design and crash cases: reference/postgres.md §1.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol, Self
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from cloud.kernel import postgres_cluster
+from cloud.kernel.postgres_cluster import ADMIN, Folders
+from cloud.kernel.postgres_disk import Disk, Reserve
+from cloud.kernel.postgres_errors import LauncherBusy, ServerError
+from cloud.kernel.postgres_install import choose_user, find_programs, require_reachable
+from cloud.kernel.postgres_keeper import Keeper
+
+URL_VARIABLE = "AQUACIS_DATABASE_URL"
+DATABASE = "aquacis"
+ATTACH_TIMEOUT_S = 120  # a first start on a slow disk
+_POLL_S = 0.1
+_CONNECT_TIMEOUT_S = 3
+
+_log = logging.getLogger(__name__)
+
+
+class Server(Protocol):
+    """A PostgreSQL server, ours or yours. Also a context manager that stops it at the end."""
+
+    passwords_path: Path
+
+    def dsn(self, database: str | None = None) -> str:
+        """Return how its administrator connects to `database` (default: the platform's)."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Return the room left on its disk; None when that is not ours to know."""
+        ...
+
+    def require_intake(self) -> None:
+        """Raise `DiskNearlyFull` when nothing more may be taken in."""
+        ...
+
+    def stop(self) -> None:
+        """Stop the server if this process started it; else do nothing. Safe to repeat."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def ensure(
+    state: Path,
+    *,
+    port: int = 0,
+    reserve: Reserve | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Server:
+    """Return the ready server of `state`: started now, or found running, or yours.
+
+    port      TCP port on 127.0.0.1 if this call starts it; 0 takes a free one
+    reserve   how much disk is kept back
+    settings  of postgresql.conf, over the defaults
+
+    Raises `ServerError` (see `postgres_errors`).
+    """
+    folders = Folders(state.absolute() / "postgres")
+    disk = Disk(folders.home, reserve or Reserve())
+    if url := os.environ.get(URL_VARIABLE):
+        state.mkdir(mode=0o711, parents=True, exist_ok=True)
+        return YourServer(url, state / "passwords.json")
+    folders.home.mkdir(mode=0o711, parents=True, exist_ok=True)
+    give_up_s = time.monotonic() + ATTACH_TIMEOUT_S
+    while True:
+        lock = _try_lock(folders.lock)
+        if lock is not None:
+            return _launch(folders, disk, port, settings or {}, lock)
+        found = _attach(folders, disk)
+        if found is not None:
+            return found
+        if time.monotonic() > give_up_s:
+            raise LauncherBusy(folders.home, ATTACH_TIMEOUT_S)
+        time.sleep(_POLL_S)
+
+
+@dataclass
+class YourServer:
+    """A server that somebody else runs."""
+
+    url: str
+    passwords_path: Path
+
+    def dsn(self, database: str | None = None) -> str:
+        return self.url if database is None else make_conninfo(self.url, dbname=database)
+
+    def free_bytes(self) -> int | None:
+        return None
+
+    def require_intake(self) -> None:
+        return
+
+    def stop(self) -> None:
+        return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+@dataclass
+class OurServer:
+    """The server under a state folder. `keeper` is None when another process launched it."""
+
+    folders: Folders
+    disk: Disk
+    port: int
+    password: str
+    keeper: Keeper | None = None
+    _lock: IO[str] | None = None
+
+    @property
+    def passwords_path(self) -> Path:
+        return self.folders.passwords
+
+    def dsn(self, database: str | None = None) -> str:
+        return make_conninfo(
+            host="127.0.0.1",
+            port=self.port,
+            user=ADMIN,
+            password=self.password,
+            dbname=database or DATABASE,
+        )
+
+    def free_bytes(self) -> int | None:
+        return self.disk.free_bytes()
+
+    def require_intake(self) -> None:
+        self.disk.require_intake()
+
+    @property
+    def failure(self) -> ServerError | None:
+        """Return why the launcher gave up on the server; None while it has not."""
+        return None if self.keeper is None else self.keeper.failure
+
+    def stop(self) -> None:
+        if self.keeper is None or self._lock is None:
+            return
+        self.keeper.stop()
+        self.folders.endpoint.unlink(missing_ok=True)
+        self._lock.close()
+        self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _launch(
+    folders: Folders, disk: Disk, port: int, settings: Mapping[str, str], lock: IO[str]
+) -> OurServer:
+    try:
+        began_s = time.monotonic()
+        folders.endpoint.unlink(missing_ok=True)
+        user = choose_user(folders.data)
+        require_reachable(folders.home, user)
+        programs = find_programs(folders.runtime, user)
+        postgres_cluster.write_settings(folders, disk, settings)
+        postgres_cluster.prepare(folders, programs, disk)
+        disk.take_ballast()
+        password = postgres_cluster.read_passwords(folders.passwords)[ADMIN]
+
+        def publish(port: int, pid: int) -> None:
+            where = {"host": "127.0.0.1", "port": port, "pid": pid}
+            postgres_cluster.write_private(folders.endpoint, json.dumps(where))
+
+        keeper = Keeper(folders, programs, disk, port_wanted=port, on_ready=publish)
+        keeper.start()
+        server = OurServer(folders, disk, keeper.port, password, keeper, lock)
+        _make_database(server)
+        took_ms = round((time.monotonic() - began_s) * 1000)
+        _log.info("DATABASE_READY", extra={"port": server.port, "took_ms": took_ms})
+        return server
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _attach(folders: Folders, disk: Disk) -> OurServer | None:
+    """Return the server another process launched here, if it answers yet."""
+    try:
+        where = json.loads(folders.endpoint.read_text())
+        password = postgres_cluster.read_passwords(folders.passwords)[ADMIN]
+    except (FileNotFoundError, KeyError):
+        return None
+    server = OurServer(folders, disk, where["port"], password)
+    try:
+        with psycopg.connect(server.dsn(), connect_timeout=_CONNECT_TIMEOUT_S):
+            return server
+    except psycopg.OperationalError:
+        return None
+
+
+def _make_database(server: OurServer) -> None:
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
+        known = connection.execute(
+            "SELECT FROM pg_database WHERE datname = %s", [DATABASE]
+        ).fetchone()
+        if known is None:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+
+
+def _try_lock(path: Path) -> IO[str] | None:
+    """Take the launcher's lock for as long as the file stays open; None when it is taken."""
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file

@@ -1,0 +1,108 @@
+"""What every test may ask for: a real PostgreSQL, and a fresh database on it in milliseconds."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from psycopg import connect, sql
+
+from cloud.kernel import postgres
+from cloud.kernel.db import Context, Database, context
+from cloud.kernel.postgres import Server
+from cloud.kernel.postgres_disk import Reserve
+from decoders.value import value
+
+CONTEXTS: tuple[Context, ...] = (context("kernel"), context("metering"), context("operations"))
+SMALL = Reserve(ballast_bytes=1 << 20, low_water_bytes=1 << 20, start_bytes=1 << 20)
+FAST = {  # a test's data may be lost in a power cut
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "64MB",
+    "max_wal_size": "256MB",
+    "autovacuum_naptime": "10min",
+}
+PREFIX = "aquacis-test-"
+
+_numbers = itertools.count(1)
+
+
+@value
+class Template:
+    """A migrated database that nobody connects to, so that it can be copied."""
+
+    server: Server
+    name: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_leftovers() -> None:
+    """Remove state folders whose test run was killed: their launcher's lock is free."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        try:
+            with (folder / "postgres" / "launcher.lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, FileNotFoundError, PermissionError):
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def state() -> Iterator[Path]:
+    """An empty state folder that the server's user can walk into; pytest's own is closed."""
+    with _state_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """A running server. One per xdist worker: an open transaction delays the whole server's log."""
+    with _state_folder() as folder, postgres.ensure(folder, reserve=SMALL, settings=FAST) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def database_template(postgres_server: Server) -> Template:
+    """The database that `database` copies: migrated once, for all contexts."""
+    name = f"template_{next(_numbers)}"
+    _administer(postgres_server, "CREATE DATABASE {}", name)
+    made = Database(postgres_server.dsn(name), postgres_server.passwords_path)
+    made.migrate(CONTEXTS)
+    return Template(server=postgres_server, name=name)
+
+
+@pytest.fixture
+def empty_database(postgres_server: Server) -> Iterator[Database]:
+    """A fresh database that was never migrated."""
+    name = f"empty_{next(_numbers)}"
+    _administer(postgres_server, "CREATE DATABASE {}", name)
+    yield Database(postgres_server.dsn(name), postgres_server.passwords_path)
+    _administer(postgres_server, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture
+def database(database_template: Template) -> Iterator[Database]:
+    """A fresh, migrated database."""
+    server, name = database_template.server, f"test_{next(_numbers)}"
+    _administer(server, "CREATE DATABASE {} TEMPLATE {}", name, database_template.name)
+    yield Database(server.dsn(name), server.passwords_path)
+    _administer(server, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@contextmanager
+def _state_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
+def _administer(server: Server, statement: str, *names: str) -> None:
+    with connect(server.dsn(), autocommit=True) as connection:
+        connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
