@@ -14,12 +14,12 @@ import pytest
 from psycopg import connect, sql
 
 from cloud.kernel import postgres
-from cloud.kernel.db import Context, Database, context
+from cloud.kernel.db import KERNEL, Context, Database, context
 from cloud.kernel.postgres import Server
 from cloud.kernel.postgres_disk import Reserve
 from decoders.value import value
 
-CONTEXTS: tuple[Context, ...] = (context("kernel"), context("metering"), context("operations"))
+CONTEXTS: tuple[Context, ...] = (KERNEL, context("metering"), context("operations"))
 SMALL = Reserve(ballast_bytes=1 << 20, low_water_bytes=1 << 20, start_bytes=1 << 20)
 FAST = {  # a test's data may be lost in a power cut
     "fsync": "off",

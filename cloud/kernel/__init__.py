@@ -1,1 +1,1 @@
-"""What every context stands on: database, event bus, keys, blobs, clock, sign-in. No water in here."""
+"""What every context stands on: database, bus, keys, blobs, clock, sign-in. No water in here."""

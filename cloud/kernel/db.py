@@ -23,6 +23,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool
 
 from cloud.kernel.postgres_cluster import read_passwords, write_passwords
@@ -36,7 +37,7 @@ _MIGRATION_LOCK = 4_277_009_102_001  # any number that nobody else locks with
 
 _log = logging.getLogger(__name__)
 
-Connection = psycopg.Connection[tuple[object, ...]]
+Connection = psycopg.Connection[TupleRow]
 
 
 @value
@@ -49,10 +50,11 @@ class Context:
 
 def context(name: str) -> Context:
     """Return the context whose migrations lie in `cloud/<name>/schema`."""
+    assert name != KERNEL.name, "the kernel's own schema is KERNEL"
     return Context(name=name, schema=_CLOUD / name / "schema")
 
 
-KERNEL = context("kernel")
+KERNEL = Context(name="kernel", schema=_EVERYWHERE / "kernel")
 
 
 class MigrationChanged(Exception):
@@ -229,7 +231,7 @@ def _apply(admin: Connection, context: Context) -> None:
     """Apply the files that were not yet: what every context has first, then its own."""
     schema = sql.Identifier(context.name)
     known = sql.SQL("SELECT file, sha256 FROM {}.migrations").format(schema)
-    applied = dict(admin.execute(known).fetchall())
+    applied: dict[str, bytes] = dict(admin.execute(known).fetchall())
     files = [
         *sorted(_EVERYWHERE.glob("context_[0-9]*.sql")),
         *sorted(context.schema.glob("[0-9]*.sql")),

@@ -43,7 +43,10 @@ _log = logging.getLogger(__name__)
 class Server(Protocol):
     """A PostgreSQL server, ours or yours. Also a context manager that stops it at the end."""
 
-    passwords_path: Path
+    @property
+    def passwords_path(self) -> Path:
+        """Where the passwords of the contexts' roles lie; readable by this user alone."""
+        ...
 
     def dsn(self, database: str | None = None) -> str:
         """Return how its administrator connects to `database` (default: the platform's)."""
