@@ -1,0 +1,122 @@
+"""What the cloud takes of a message, and what it answers: decision 5, without any input or output.
+
+A gateway's outbox numbers its rows 1, 2, 3 … per `stream`. `upto` is the contiguous number below
+and at which every row is stored, dead-lettered or declared lost. A gap is never skipped: the
+answer asks for what is missing, and the gateway sends it or declares it lost.
+
+A message that cannot be read as a whole has no row numbers, so nothing can be taken from it. It
+is answered with the unchanged `upto`, the code under row number 0, and `resend_from`. Bytes that
+were damaged on the way come right by that. A message that is refused again as it was sent holds a
+row that this cloud cannot read: the gateway sends smaller and smaller batches until that row is
+alone, and then declares that one row lost (it keeps it, with its code, for who comes looking).
+A version this cloud does not know is answered the same way without `resend_from`: the gateway
+keeps its rows and waits for the cloud to be upgraded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cloud.metering.model import Int64s, Loss, Stream
+from decoders.uplink import Lost
+from decoders.value import value
+
+SEQ_MAX = (1 << 62) - 1  # what a signed 64-bit column holds, with room to add
+
+
+@value
+class Taking:
+    """What to do with a batch.
+
+    begin, end    the rows to take, by index
+    upto          after the commit
+    losses        newly declared, to be recorded
+    resend_from   to ask for, or None
+    """
+
+    begin: int
+    end: int
+    upto: int
+    losses: tuple[Loss, ...]
+    resend_from: int | None
+
+
+def take(*, stream: Stream, seqs: Int64s, lost: Sequence[Lost], acked: int) -> Taking:
+    """Decide which rows of a batch follow on what is stored.
+
+    seqs   (n,) rising row numbers of the batch; none for a hello
+    lost   ranges the gateway declares lost
+    acked  up to where the gateway believes itself acknowledged: more than `upto` means that
+           this cloud was restored from a backup
+    """
+    upto = stream.upto
+    begin = end = int(np.searchsorted(seqs, upto, side="right"))
+    losses: list[Loss] = []
+    ranges = sorted((one for one in lost if one.last <= SEQ_MAX), key=lambda one: one.first)
+    while True:
+        run = _run_after(seqs[end:], upto)
+        if run:
+            end, upto = end + run, upto + run
+            continue
+        gap = next((one for one in ranges if one.first <= upto + 1 <= one.last), None)
+        if gap is None:
+            break
+        last = gap.last if end == len(seqs) else min(gap.last, int(seqs[end]) - 1)
+        losses.append(_declared(stream.stream, upto + 1, last, gap))
+        upto = last
+    missing = end < len(seqs)
+    forgotten = end == begin and not losses and (acked > upto or stream.resend)
+    return Taking(
+        begin=begin,
+        end=end,
+        upto=upto,
+        losses=tuple(losses),
+        resend_from=upto + 1 if missing or forgotten else None,
+    )
+
+
+def loss_by_new_stream(before: Stream | None, *, stream: bytes, started_at: int) -> Loss | None:
+    """Return what may have been lost when a gateway begins a new stream.
+
+    before      the stream it used until now, None for a gateway heard for the first time
+    started_at  µs, when the new stream was made, corrected
+
+    What the gateway had told to have and never sent is lost for certain. Even when everything it
+    told of has come, rows it took in after its last message may be gone: that is reported as
+    not certain, with the same bounds, since nothing is lost silently.
+    """
+    if before is None or before.stream == stream:
+        return None
+    certain = before.head > before.upto
+    return Loss(
+        stream=before.stream,
+        first_seq=before.upto + 1,
+        last_seq=before.head if certain else None,
+        reason="new_stream",
+        certain=certain,
+        from_at=before.last_heard_at,
+        to_at=started_at,
+    )
+
+
+def _run_after(seqs: Int64s, upto: int) -> int:
+    """Return how many of the row numbers follow on `upto` without a gap."""
+    if not len(seqs) or seqs[0] != upto + 1:
+        return 0
+    expected = upto + 1 + np.arange(len(seqs), dtype=np.int64)
+    breaks = np.flatnonzero(seqs != expected)
+    return int(breaks[0]) if len(breaks) else len(seqs)
+
+
+def _declared(stream: bytes, first: int, last: int, gap: Lost) -> Loss:
+    return Loss(
+        stream=stream,
+        first_seq=first,
+        last_seq=last,
+        reason="declared",
+        certain=True,
+        from_at=gap.from_at,
+        to_at=gap.to_at,
+    )
