@@ -212,8 +212,7 @@ CREATE TABLE readings_daily (
 
 -- Layouts of wM-Bus compact frames, learned from full frames.
 CREATE TABLE compact_formats (
-    signature   integer PRIMARY KEY,               -- CRC-16 of the layout, as the compact frame carries it
-    layout      bytea NOT NULL,                    -- DIF/VIF bytes
+    layout      bytea PRIMARY KEY,                 -- DIF/VIF bytes; its CRC-16 is what compact frames carry
     learned_at  timestamptz NOT NULL,
     batch_key   bigint,
     batch_row   integer

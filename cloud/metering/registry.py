@@ -1,0 +1,272 @@
+"""Meters, their names, keys and compact formats, as intake needs them: found fast, minted late.
+
+A `Registry` belongs to one worker and remembers what it read. `registry_version` moves on with
+every change made elsewhere, so a stale memory lasts one batch at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import psycopg
+
+from cloud.kernel.keyvault import KeyVault, Wrapped
+from cloud.metering.model import Gateway
+from decoders.formats import Formats
+from decoders.value import value
+
+Connection = psycopg.Connection[Any]
+
+REMEMBERED_MAX = 500_000  # meters a worker keeps in memory: about 100 bytes each
+
+
+@value
+class Meter:
+    """What intake needs of a meter. `key` is the newest radio key, None when there is none."""
+
+    meter_key: int
+    clock_offset_s: int | None
+    max_flow_lph: int
+    key: bytes | None
+    key_version: int  # 0 without a key
+
+
+@value
+class NewMeter:
+    """A meter or a key to import: one JSON line of `aquacis meters import`."""
+
+    name: str
+    administration: str
+    key: bytes | None = None
+    dev_eui: str | None = None
+    clock_offset_s: int | None = None
+
+
+class Registry:
+    """What one worker knows of the meters it hears."""
+
+    def __init__(self, vault: KeyVault) -> None:
+        self._vault = vault
+        self._meters: dict[str, Meter] = {}
+        self._version = 0
+        self.formats = Formats()
+
+    def refresh(self, connection: Connection) -> None:
+        """Forget everything when anything changed since it was read."""
+        version = _one(connection.execute("SELECT version FROM registry_version"))
+        if version == self._version:
+            return
+        self.forget()
+        for (layout,) in connection.execute("SELECT layout FROM compact_formats"):
+            self.formats.learn(bytes(layout))
+        self._version = version
+
+    def forget(self) -> None:
+        """Forget everything: after a rollback nobody knows what was true."""
+        self._meters.clear()
+        self.formats = Formats()
+        self._version = 0
+
+    def meter(self, name: str) -> Meter | None:
+        """Return a meter that `find` has found."""
+        return self._meters.get(name)
+
+    def key(self, name: str) -> bytes | None:
+        """Return the radio key of a meter that `find` has found."""
+        meter = self._meters.get(name)
+        return None if meter is None else meter.key
+
+    def find(self, connection: Connection, names: Iterable[str]) -> None:
+        """Read the meters of these names that are not remembered yet; unknown ones stay unknown."""
+        missing = sorted({name for name in names if name not in self._meters})
+        if not missing:
+            return
+        if len(self._meters) + len(missing) > REMEMBERED_MAX:
+            self._meters.clear()
+        rows = connection.execute(
+            """SELECT n.name, m.meter_key, m.clock_offset_s, m.max_flow_lph, k.version, k.wrapped
+               FROM meter_names n JOIN meters m USING (meter_key)
+               LEFT JOIN LATERAL (SELECT version, wrapped FROM meter_keys
+                   WHERE meter_key = m.meter_key ORDER BY version DESC LIMIT 1) k ON true
+               WHERE n.name = ANY (%s)""",
+            [missing],
+        )
+        for name, meter_key, offset_s, max_flow_lph, version, wrapped in rows:
+            self._meters[name] = Meter(
+                meter_key=meter_key,
+                clock_offset_s=offset_s,
+                max_flow_lph=max_flow_lph,
+                key=None if wrapped is None else self._unwrapped(meter_key, version, wrapped),
+                key_version=version or 0,
+            )
+
+    def mint(
+        self, connection: Connection, names: Iterable[str], *, gateway: Gateway, now_us: int
+    ) -> int:
+        """Make provisional meters for names heard for the first time; return how many.
+
+        They get the administration of the gateway that heard them. The caller commits before it
+        locks anything else, so that two workers that hear the same new meters wait for each
+        other instead of deadlocking.
+        """
+        new = sorted({name for name in names if name not in self._meters})
+        if new:
+            mint(connection, new, administration=gateway.administration, now_us=now_us)
+            self.find(connection, new)
+        return len(new)
+
+    def _unwrapped(self, meter_key: int, version: int, wrapped: bytes) -> bytes:
+        aad = key_aad(meter_key, version)
+        return self._vault.unwrap(Wrapped.from_bytes(wrapped), aad)
+
+
+def key_aad(meter_key: int, version: int) -> bytes:
+    """Return what a wrapped meter key is bound to."""
+    return f"metering.meter_keys:{meter_key}:{version}".encode()
+
+
+def parts_of(name: str) -> tuple[str | None, str | None, str | None]:
+    """Return (manufacturer, serial, dev_eui) of a natural id.
+
+    >>> parts_of("KAW-53885758"), parts_of("0013EA0001020304")
+    (('KAW', '53885758', None), (None, None, '0013EA0001020304'))
+    """
+    manufacturer, dash, serial = name.partition("-")
+    return (manufacturer, serial, None) if dash else (None, None, name)
+
+
+def mint(
+    connection: Connection,
+    names: Sequence[str],
+    *,
+    administration: str,
+    now_us: int,
+    provisional: bool = True,
+) -> None:
+    """Make meters for those of the names that have none, in the open transaction.
+
+    One at a time in the whole database: a second worker that heard the same new meters waits
+    here, and then finds the first one's.
+    """
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('metering.mint', 1))")
+    parts = [parts_of(name) for name in names]
+    connection.execute(
+        """WITH fresh AS (
+               INSERT INTO meters (manufacturer, serial, dev_eui, administration, provisional,
+                   created_at)
+               SELECT g.manufacturer, g.serial, g.dev_eui, %s, %s, to_timestamp(%s / 1e6)
+               FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])
+                   AS g (name, manufacturer, serial, dev_eui)
+               WHERE NOT EXISTS (SELECT FROM meter_names n WHERE n.name = g.name)
+               RETURNING meter_key, coalesce(dev_eui, manufacturer || '-' || serial) AS name),
+           named AS (
+               INSERT INTO meter_names (name, meter_key) SELECT name, meter_key FROM fresh)
+           INSERT INTO meter_state (meter_key) SELECT meter_key FROM fresh""",
+        [
+            administration,
+            provisional,
+            now_us,
+            list(names),
+            *(list(column) for column in zip(*parts, strict=True)),
+        ],
+    )
+
+
+def import_meters(
+    connection: Connection, meters: Sequence[NewMeter], *, vault: KeyVault, now_us: int
+) -> tuple[int, int]:
+    """Register meters and keys in the open transaction; return how many meters and keys are new.
+
+    A meter that intake minted is adopted: it keeps its key and readings. A key equal to the newest
+    one is not a new version. The same meter's DevEUI becomes a second name of it.
+    """
+    names = [meter.name for meter in meters]
+    before = _keys_of(connection, names)
+    for administration in sorted({meter.administration for meter in meters}):
+        ours = sorted({m.name for m in meters if m.administration == administration})
+        mint(
+            connection, ours, administration=administration, now_us=now_us, provisional=False
+        )
+    meter_keys = _keys_of(connection, names)
+    new_keys = 0
+    for meter in meters:
+        meter_key = meter_keys[meter.name]
+        _adopt(connection, meter_key, meter)
+        if meter.key is not None:
+            new_keys += add_key(connection, meter_key, meter.key, vault=vault, now_us=now_us)
+    touch(connection)
+    return len(meter_keys) - len(before), new_keys
+
+
+def _keys_of(connection: Connection, names: Sequence[str]) -> dict[str, int]:
+    rows = connection.execute(
+        "SELECT name, meter_key FROM meter_names WHERE name = ANY (%s)", [list(names)]
+    )
+    return {name: meter_key for name, meter_key in rows}
+
+
+def _adopt(connection: Connection, meter_key: int, meter: NewMeter) -> None:
+    connection.execute(
+        """UPDATE meters SET administration = %s, provisional = false,
+               clock_offset_s = coalesce(%s, clock_offset_s), dev_eui = coalesce(%s, dev_eui)
+           WHERE meter_key = %s""",
+        [meter.administration, meter.clock_offset_s, meter.dev_eui, meter_key],
+    )
+    if meter.dev_eui is not None:
+        connection.execute(
+            "INSERT INTO meter_names VALUES (%s, %s) ON CONFLICT DO NOTHING",
+            [meter.dev_eui, meter_key],
+        )
+
+
+def add_key(
+    connection: Connection, meter_key: int, key: bytes, *, vault: KeyVault, now_us: int
+) -> bool:
+    """Add a radio key as the meter's newest version, unless it is that already."""
+    newest = connection.execute(
+        "SELECT version, wrapped FROM meter_keys WHERE meter_key = %s ORDER BY version DESC LIMIT 1",
+        [meter_key],
+    ).fetchone()
+    version = 1
+    if newest is not None:
+        version = newest[0] + 1
+        held = vault.unwrap(Wrapped.from_bytes(newest[1]), key_aad(meter_key, newest[0]))
+        if held == key:
+            return False
+    wrapped = vault.wrap(key, key_aad(meter_key, version)).to_bytes()
+    connection.execute(
+        "INSERT INTO meter_keys VALUES (%s, %s, %s, to_timestamp(%s / 1e6))",
+        [meter_key, version, wrapped, now_us],
+    )
+    return True
+
+
+def rewrap_keys(connection: Connection, *, vault: KeyVault) -> int:
+    """Wrap every radio key under the vault's newest version; return how many were not yet."""
+    rows = connection.execute(
+        "SELECT meter_key, version, wrapped FROM meter_keys ORDER BY meter_key, version FOR UPDATE"
+    ).fetchall()
+    changed = 0
+    for meter_key, version, wrapped in rows:
+        old = Wrapped.from_bytes(wrapped)
+        new = vault.rewrap(old, key_aad(meter_key, version))
+        if new != old:
+            connection.execute(
+                "UPDATE meter_keys SET wrapped = %s WHERE meter_key = %s AND version = %s",
+                [new.to_bytes(), meter_key, version],
+            )
+            changed += 1
+    touch(connection)
+    return changed
+
+
+def touch(connection: Connection) -> None:
+    """Tell every worker that the registry changed."""
+    connection.execute("UPDATE registry_version SET version = version + 1")
+
+
+def _one(cursor: psycopg.Cursor[Any]) -> Any:  # noqa: ANN401  a column of any type
+    row = cursor.fetchone()
+    assert row is not None
+    return row[0]
