@@ -90,6 +90,16 @@ def empty_database(postgres_server: Server) -> Iterator[Database]:
 @pytest.fixture
 def database(database_template: Template) -> Iterator[Database]:
     """A fresh, migrated database."""
+    yield from _copy_of(database_template)
+
+
+@pytest.fixture(scope="module")
+def module_database(database_template: Template) -> Iterator[Database]:
+    """A migrated database that a module's tests share: for property tests, or many readers."""
+    yield from _copy_of(database_template)
+
+
+def _copy_of(database_template: Template) -> Iterator[Database]:
     server, name = database_template.server, f"test_{next(_numbers)}"
     _administer(server, "CREATE DATABASE {} TEMPLATE {}", name, database_template.name)
     yield Database(server.dsn(name), server.passwords_path)

@@ -81,6 +81,26 @@ class SchemaIsNewer(Exception):
         self.files = tuple(files)
 
 
+class PeriodsOverlap(Exception):
+    """Something would hold twice at the same instant; the database refused it."""
+
+    def __init__(self, constraint: str, detail: str) -> None:
+        super().__init__(f"{constraint}: {detail}")
+        self.constraint = constraint
+
+
+@contextmanager
+def refusing_overlap() -> Iterator[None]:
+    """Turn the database's refusal (`forbid_overlap`) into `PeriodsOverlap`."""
+    try:
+        yield
+    except psycopg.errors.ExclusionViolation as refusal:
+        details = refusal.diag
+        raise PeriodsOverlap(
+            details.constraint_name or "", details.message_detail or str(refusal)
+        ) from refusal
+
+
 def role_of(context: str) -> str:
     """Return the login role of a context, or of the relay."""
     return f"aquacis_{context}"
