@@ -1,0 +1,177 @@
+"""The composition root: the only module that knows every context and every adapter."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import httpx
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from cloud.kernel import db, postgres, problems, telemetry, web
+from cloud.kernel.auth.guard import public
+from cloud.kernel.auth.keys import LocalKeys
+from cloud.kernel.auth.resource import KeySource, RemoteKeys, TokenVerifier, rules_of
+from cloud.kernel.blobs import FolderBlobs
+from cloud.kernel.clock import Clock, SystemClock, clock_named
+from cloud.kernel.config import Settings
+from cloud.kernel.db import Database
+from cloud.kernel.keyvault import open_vault
+from cloud.kernel.platform import Platform, Pools
+from cloud.kernel.postgres_bus import PostgresBus
+
+CONTEXTS = (db.KERNEL, db.context("metering"), db.context("operations"))
+DIST = Path(__file__).parent / "portal" / "web" / "dist"
+
+log = telemetry.logger(__name__)
+
+
+def open_platform(settings: Settings) -> Platform:
+    """Start or find what this process stands on, with every schema up to date. Close it.
+
+    Raises `ServerError`, `db.MigrationChanged`, `db.SchemaIsNewer`, `UnwrapRefused`.
+    """
+    server = server_of(settings)
+    try:
+        database = Database(server.dsn(), server.passwords_path)
+        database.migrate(CONTEXTS)
+        return assemble(settings, database, on_close=server.stop)
+    except BaseException:
+        server.stop()
+        raise
+
+
+def server_of(settings: Settings) -> postgres.Server:
+    if settings.database_url is None:
+        return postgres.ensure(settings.state)
+    settings.state.mkdir(mode=0o711, parents=True, exist_ok=True)
+    return postgres.YourServer(settings.database_url, settings.state / "passwords.json")
+
+
+def assemble(
+    settings: Settings,
+    database: Database,
+    *,
+    on_close: Callable[[], None] = lambda: None,
+    wall: Clock | None = None,
+) -> Platform:
+    """Join the parts over a migrated database. Tests begin here."""
+    wall = wall or SystemClock()
+    vault = open_vault(settings)
+    pools = Pools(database)
+    local = None
+    keys: KeySource
+    if settings.issuer is None:
+        local = LocalKeys(lambda: pools.of("kernel").connection(), vault, wall.now, time.monotonic)
+        keys = local
+    else:
+        keys = RemoteKeys(settings.issuer, httpx.Client(), time.monotonic)
+    return Platform(
+        settings=settings,
+        clock=clock_named(settings.clock),
+        wall=wall,
+        database=database,
+        blobs=FolderBlobs(settings.state / "blobs"),
+        vault=vault,
+        tokens=TokenVerifier(rules_of(settings), keys, lambda: wall.now_us() / 1e6),
+        local_keys=local,
+        pools=pools,
+        on_close=on_close,
+        ready_checks={"database": lambda: _database_answers(pools)},
+    )
+
+
+def create_app(platform: Platform) -> FastAPI:
+    """Make the HTTP application: every context's routes, the issuer's, and the pages."""
+    app = FastAPI(
+        title="AquaCIS",
+        version=cloud_version(),
+        openapi_url=None,  # served by a route of ours, which declares its guard like any other
+        docs_url=None,  # its scripts come from elsewhere: the CSP would refuse them
+        redoc_url=None,
+    )
+    app.state.platform = platform
+    app.add_middleware(web.Envelope, https=platform.settings.base_url.startswith("https://"))
+    problems.install(app)
+    app.include_router(health_routes(app))
+    for router in _context_routers():
+        app.include_router(router)
+    app.include_router(web.pages(DIST))  # last: it answers whatever nobody else did
+    return app
+
+
+def start_consumers(platform: Platform, stop: threading.Event) -> list[threading.Thread]:
+    """Run every consumer that `cloud.flow` routes to, until `stop` is set."""
+    if not _exists("cloud.flow"):
+        return []
+    flow = importlib.import_module("cloud.flow")
+    bus = PostgresBus(platform.database, platform.blobs, sources=flow.SOURCES)
+    thread = threading.Thread(
+        target=bus.run, args=(flow.subscriptions(platform), stop), name="consumers"
+    )
+    thread.start()
+    return [thread]
+
+
+def health_routes(app: FastAPI) -> APIRouter:
+    """Return what supervisors and tools ask: alive, ready, figures, the API's description."""
+    router = APIRouter(dependencies=[Depends(public)], include_in_schema=False)
+
+    @router.get("/healthz")
+    def alive() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get("/readyz")
+    def ready(platform: web.OpenPlatform) -> JSONResponse:
+        faults: dict[str, str] = {}
+        for name, check in platform.ready_checks.items():
+            try:
+                check()
+            except Exception as error:
+                log.warning("not_ready", part=name, error=str(error))
+                faults[name] = type(error).__name__
+        checks = {name: faults.get(name, "ok") for name in platform.ready_checks}
+        return JSONResponse({"ready": not faults, "checks": checks}, 503 if faults else 200)
+
+    @router.get("/metrics")
+    def metrics(request: Request, platform: web.OpenPlatform) -> Response:
+        web.require_metrics_token(request, platform.settings)
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get("/openapi.json")
+    def openapi() -> JSONResponse:
+        return JSONResponse(app.openapi())
+
+    return router
+
+
+def cloud_version() -> str:
+    try:
+        return version("aquacis")
+    except PackageNotFoundError:  # a clone that was not installed
+        return "0.1.0"
+
+
+def _context_routers() -> Iterator[APIRouter]:
+    for name in ("cloud.metering.api", "cloud.operations.api"):
+        if _exists(name):
+            yield importlib.import_module(name).router
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its package is not there either
+        return False
+
+
+def _database_answers(pools: Pools) -> None:
+    with pools.of("kernel").connection(timeout=2.0) as connection:
+        connection.execute("SELECT 1")

@@ -1,0 +1,15 @@
+"""Sign-in and permission: a resource server for any OIDC issuer, and a small local issuer."""
+
+from cloud.kernel.auth.guard import Guard, Public, public, require, signed_in
+from cloud.kernel.auth.principal import ALL_ADMINISTRATIONS, Principal, Role
+
+__all__ = [
+    "ALL_ADMINISTRATIONS",
+    "Guard",
+    "Principal",
+    "Public",
+    "Role",
+    "public",
+    "require",
+    "signed_in",
+]

@@ -1,0 +1,272 @@
+"""One frozen `Settings` per process, read once, printed with secrets masked.
+
+Every field is documented where it stands; `AQUACIS_<FIELD>` sets it, `AQUACIS_CONFIG` names a
+TOML file that may set it too (the environment wins). Administrations and gateways come from
+the TOML file or, as JSON, from the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit, urlunsplit
+
+from cloud.kernel.state import state_folder
+from decoders.value import value
+
+__all__ = [
+    "Administration",
+    "ConfigurationInvalid",
+    "GatewayConfig",
+    "Settings",
+    "load",
+    "state_folder",
+]
+
+PREFIX = "AQUACIS_"
+MASK = "***"
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: the configuration does not allow to start
+CST_OFFSET_S = -6 * 3600  # Querétaro keeps UTC−6 all year (DOF 2022-10-28)
+
+Environment = Literal["development", "production"]
+
+
+class ConfigurationInvalid(Exception):
+    """The settings cannot be used; the message has one line for each reason."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__("\n".join(reasons))
+        self.reasons = tuple(reasons)
+
+
+@value
+class Administration:
+    """A part of the utility with its own meters and people (Aquasis: explotación)."""
+
+    code: str  # lower-case, stable: it stands in tokens and rows
+    name: str
+    meter_clock_offset_s: int = CST_OFFSET_S  # what the meters' own clocks show, minus UTC
+
+
+@value
+class GatewayConfig:
+    """A gateway that may send."""
+
+    id: str
+    administration: str
+    name: str = ""
+    expected_per_hour: int | None = None  # frames; None: learn it from the last days
+
+
+QUERETARO = Administration(code="queretaro", name="Querétaro")
+
+
+@value
+class Settings:
+    """What one process was told. Instances are complete: no default is filled in later."""
+
+    state: Path
+    env: Environment = "development"
+    database_url: str | None = field(default=None, metadata={"secret": True})
+    broker_url: str = "mqtt://127.0.0.1:1883"
+    broker_user: str | None = None
+    broker_password: str | None = field(default=None, metadata={"secret": True})
+    broker_embedded: bool = False  # the broker is the one that `up` starts
+    http_host: str = "127.0.0.1"
+    http_port: int = 0  # 0: a free one, written to endpoints.json
+    public_url: str | None = None  # what browsers see; None: http://<host>:<port>
+    trusted_proxies: str = "127.0.0.1"  # whose X-Forwarded-* headers are believed
+    issuer: str | None = None  # None: the local issuer
+    audience: str = "aquacis-api"  # `aud` that an access token must carry
+    roles_claim: str = "roles"  # dotted path; Keycloak: realm_access.roles
+    administrations_claim: str = "administrations"
+    kek_file: Path | None = None  # None: <state>/keys/kek.json
+    metrics_token: str | None = field(default=None, metadata={"secret": True})
+    clock: str = "system"  # or file:<path>, which field_sim writes
+    administrations: tuple[Administration, ...] = (QUERETARO,)
+    gateways: tuple[GatewayConfig, ...] = ()
+
+    @property
+    def base_url(self) -> str:
+        """Return the URL that browsers and tokens use, without a final slash."""
+        if self.public_url is not None:
+            return self.public_url.rstrip("/")
+        host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
+        return f"http://{host}:{self.http_port}"
+
+    @property
+    def local_issuer(self) -> bool:
+        """Say whether we are the identity provider ourselves."""
+        return self.issuer is None
+
+    @property
+    def administration_codes(self) -> tuple[str, ...]:
+        return tuple(one.code for one in self.administrations)
+
+
+def load(root: Path, environ: Mapping[str, str] = MappingProxyType(os.environ)) -> Settings:
+    """Read the settings. Raises `ConfigurationInvalid` with every reason at once."""
+    given = _from_toml(environ.get(PREFIX + "CONFIG"))
+    reasons: list[str] = []
+    for each in fields(Settings):
+        name = PREFIX + each.name.upper()
+        if name in environ:
+            given[each.name] = environ[name]
+    given["state"] = environ.get(PREFIX + "STATE") or state_folder(root)
+    known = {each.name: str(each.type) for each in fields(Settings)}
+    reasons += [f"{name}: no such setting" for name in given if name not in known]
+    values: dict[str, Any] = {}
+    for name in given.keys() & known.keys():
+        try:
+            values[name] = _parsed(name, known[name], given[name])
+        except (ValueError, TypeError, KeyError) as error:
+            reasons.append(f"{PREFIX}{name.upper()}: {error}")
+    if reasons:
+        raise ConfigurationInvalid(sorted(reasons))
+    settings = Settings(**values)
+    if faults := _faults(settings):
+        raise ConfigurationInvalid(faults)
+    return settings
+
+
+def sandbox_parts(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Return (part, what to set instead) for every part that is fit for a laptop only."""
+    parts: list[tuple[str, str]] = []
+    if settings.local_issuer:
+        parts.append(("local OIDC issuer", "set AQUACIS_ISSUER to your identity provider"))
+    if settings.broker_embedded or urlsplit(settings.broker_url).scheme != "mqtts":
+        parts.append(
+            ("embedded or plain-text MQTT broker", "set AQUACIS_BROKER_URL to mqtts://host:port")
+        )
+    if settings.database_url is None:
+        parts.append(("embedded PostgreSQL", "set AQUACIS_DATABASE_URL to your server"))
+    if settings.kek_file is None:
+        parts.append(
+            ("key-encryption key made on first start", "set AQUACIS_KEK_FILE to a file you keep")
+        )
+    if settings.clock != "system":
+        parts.append(("simulated clock", "unset AQUACIS_CLOCK"))
+    if not settings.base_url.startswith("https://"):
+        parts.append(("plain HTTP", "set AQUACIS_PUBLIC_URL to the https:// address people use"))
+    return tuple(parts)
+
+
+def refuse_sandbox(settings: Settings) -> None:
+    """Raise `ConfigurationInvalid` when production would run on a sandbox part."""
+    if settings.env != "production":
+        return
+    if parts := sandbox_parts(settings):
+        raise ConfigurationInvalid(
+            [f"production refuses a sandbox part: {part}: {instead}" for part, instead in parts]
+        )
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """Return the settings for a log or a person: JSON types, secrets masked."""
+    answer: dict[str, Any] = {}
+    for each in fields(settings):
+        held = getattr(settings, each.name)
+        if held is not None and each.metadata.get("secret"):
+            held = MASK if "://" not in held else without_password(held)
+        answer[each.name] = _jsonable(held)
+    answer["sandbox_parts"] = [part for part, _ in sandbox_parts(settings)]
+    return answer
+
+
+def secrets_of(settings: Settings) -> tuple[str, ...]:
+    """Return the strings that no log may ever hold."""
+    held = [getattr(settings, f.name) for f in fields(settings) if f.metadata.get("secret")]
+    passwords = [urlsplit(text).password for text in held if text and "://" in text]
+    return tuple(text for text in [*held, *passwords] if text)
+
+
+def without_password(url: str) -> str:
+    """Return `url` with its password masked."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:{MASK}@{host}"))
+
+
+def _from_toml(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationInvalid([f"AQUACIS_CONFIG: {path}: {error}"]) from error
+
+
+def _parsed(name: str, declared: str, given: Any) -> Any:  # noqa: ANN401  text or TOML value
+    if name == "administrations":
+        return tuple(Administration(code=code, **rest) for code, rest in _tables(given).items())
+    if name == "gateways":
+        return tuple(GatewayConfig(id=code, **rest) for code, rest in _tables(given).items())
+    if declared.startswith("Path"):
+        return Path(given).resolve()
+    if declared.startswith("int"):
+        return int(given)
+    if declared.startswith("bool"):
+        return _truth(given)
+    if name == "env" and given not in {"development", "production"}:
+        raise ValueError(f"development or production, not {given!r}")
+    if not isinstance(given, str):
+        raise TypeError(f"text, not {given!r}")
+    return given or None if "None" in declared else given
+
+
+def _tables(given: Any) -> dict[str, dict[str, Any]]:  # noqa: ANN401  text or TOML value
+    """Return {code: fields} from TOML tables or the same as JSON in one variable."""
+    read = json.loads(given) if isinstance(given, str) else given
+    if not isinstance(read, dict) or not all(isinstance(one, dict) for one in read.values()):
+        raise TypeError('one table for each, as {"code": {"name": "…"}}')
+    return cast(dict[str, dict[str, Any]], read)
+
+
+def _truth(given: Any) -> bool:  # noqa: ANN401  text or TOML value
+    if isinstance(given, bool):
+        return given
+    if given.lower() in {"1", "true", "yes"}:
+        return True
+    if given.lower() in {"0", "false", "no", ""}:
+        return False
+    raise ValueError(f"true or false, not {given!r}")
+
+
+def _faults(settings: Settings) -> list[str]:
+    codes = set(settings.administration_codes)
+    reasons = [
+        f"gateway {gateway.id}: administration {gateway.administration} is not configured"
+        for gateway in settings.gateways
+        if gateway.administration not in codes
+    ]
+    if not codes:
+        reasons.append("administrations: at least one")
+    if "*" in codes:
+        reasons.append("administrations: * means all of them and cannot be a code")
+    if not 0 <= settings.http_port <= 65535:
+        reasons.append(f"AQUACIS_HTTP_PORT: {settings.http_port} is not a port")
+    if settings.env not in {"development", "production"}:
+        reasons.append(f"AQUACIS_ENV: {settings.env!r}")
+    if settings.clock != "system" and not settings.clock.startswith("file:"):
+        reasons.append(f"AQUACIS_CLOCK: system or file:<path>, not {settings.clock!r}")
+    if settings.issuer is not None and not settings.issuer.startswith(("https://", "http://")):
+        reasons.append(f"AQUACIS_ISSUER: a URL, not {settings.issuer!r}")
+    return reasons
+
+
+def _jsonable(held: Any) -> Any:  # noqa: ANN401  any field of Settings
+    if isinstance(held, Path):
+        return str(held)
+    if isinstance(held, tuple):
+        return [_jsonable(one) for one in held]
+    if isinstance(held, Administration | GatewayConfig):
+        return {each.name: getattr(held, each.name) for each in fields(held)}
+    return held

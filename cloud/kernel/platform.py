@@ -1,0 +1,68 @@
+"""What one process of the cloud stands on, handed to whoever serves a request or an event."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import field
+
+from psycopg_pool import ConnectionPool
+
+from cloud.kernel.auth.keys import LocalKeys
+from cloud.kernel.auth.resource import TokenVerifier
+from cloud.kernel.blobs import BlobStore
+from cloud.kernel.clock import Clock
+from cloud.kernel.config import Settings
+from cloud.kernel.db import Connection, Database
+from cloud.kernel.keyvault import KeyVault
+from decoders.value import value
+
+POOL_CONNECTIONS = 8  # for each context; more than two cores can use, fewer than the threads
+
+Check = Callable[[], None]  # raises when the part is not ready
+
+
+class Pools:
+    """One lazily opened connection pool for each context."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._held: dict[str, ConnectionPool[Connection]] = {}
+
+    def of(self, context: str) -> ConnectionPool[Connection]:
+        with self._lock:
+            if context not in self._held:
+                self._held[context] = self._database.pool(context, POOL_CONNECTIONS)
+            return self._held[context]
+
+    def close(self) -> None:
+        with self._lock:
+            for pool in self._held.values():
+                pool.close()
+            self._held.clear()
+
+
+@value
+class Platform:
+    """Made once by `cloud.app.open_platform`; closed when the process stops."""
+
+    settings: Settings
+    clock: Clock  # of the city: simulated in the sandbox
+    wall: Clock  # of the machine: tokens, locks, retries
+    database: Database
+    blobs: BlobStore
+    vault: KeyVault
+    tokens: TokenVerifier
+    local_keys: LocalKeys | None  # None: the issuer is somebody else
+    pools: Pools
+    on_close: Callable[[], None] = lambda: None
+    ready_checks: Mapping[str, Check] = field(default_factory=dict)
+
+    def pool(self, context: str) -> ConnectionPool[Connection]:
+        """Return the context's pool; its connections carry that context's own role."""
+        return self.pools.of(context)
+
+    def close(self) -> None:
+        self.pools.close()
+        self.on_close()

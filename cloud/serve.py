@@ -1,0 +1,163 @@
+"""The long-running commands: `aquacis serve`, `aquacis intake`; and `aquacis config show`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import signal
+import socket
+import threading
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from cloud import app
+from cloud.kernel import config, console, telemetry
+from cloud.kernel.config import Settings
+from cloud.kernel.platform import Platform
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+GRACE_S = 5  # for requests under way when asked to stop
+
+log = telemetry.logger(__name__)
+
+
+def add_commands(commands: Commands) -> None:
+    """Register the commands of this module."""
+    serve_parser = commands.add_parser(
+        "serve",
+        help="serve the API and the pages, and run the event consumers",
+        description="Serve until SIGINT or SIGTERM. AQUACIS_HTTP_PORT=0 takes a free port; "
+        "the address is written to <state>/endpoints.json (0600) and logged.",
+    )
+    serve_parser.set_defaults(run=serve)
+    intake_parser = commands.add_parser(
+        "intake", help="take in what gateways send, decode and store it, acknowledge it"
+    )
+    intake_parser.set_defaults(run=intake)
+    config_parser = commands.add_parser("config", help="the settings of this installation")
+    actions = config_parser.add_subparsers(metavar="ACTION", required=True)
+    show = actions.add_parser("show", help="print every setting, secrets masked")
+    show.set_defaults(run=show_config)
+
+
+def show_config(arguments: argparse.Namespace) -> int:
+    console.answer(arguments, config.shown(console.settings()))
+    return 0
+
+
+def intake(_: argparse.Namespace) -> int:
+    settings = prepared("intake")
+    platform = app.open_platform(settings)
+    try:
+        entry = importlib.import_module("cloud.metering.intake")
+        return int(entry.main(platform) or 0)
+    finally:
+        platform.close()
+
+
+def serve(_: argparse.Namespace) -> int:
+    settings = prepared("serve")
+    listener = listen(settings)
+    settings = replace(settings, http_port=listener.getsockname()[1])
+    platform = app.open_platform(settings)
+    try:
+        publish_endpoint(settings)
+        run_server(platform, listener)
+        return 0
+    finally:
+        platform.close()
+        listener.close()
+
+
+def prepared(process: str) -> Settings:
+    """Return settings this process may start with, its logs set up and the settings logged.
+
+    Raises `ConfigurationInvalid`.
+    """
+    settings = console.settings()
+    telemetry.configure(process, hidden=config.secrets_of(settings))
+    config.refuse_sandbox(settings)
+    settings.state.mkdir(mode=0o711, parents=True, exist_ok=True)
+    log.info("configured", **config.shown(settings))
+    return settings
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Bind before anything else starts: a taken port is said at once."""
+    family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.http_host, settings.http_port))
+    except OSError as error:
+        listener.close()
+        raise console.CommandFailed(
+            f"no se puede escuchar en {settings.http_host}:{settings.http_port}: "
+            f"{error.strerror}; elija otro puerto con AQUACIS_HTTP_PORT (0: uno libre)",
+            code="port_taken",
+        ) from error
+    listener.listen(2048)
+    return listener
+
+
+def publish_endpoint(settings: Settings) -> None:
+    """Add our address to <state>/endpoints.json, which `up` and tests read."""
+    path = settings.state / "endpoints.json"
+    held = json.loads(path.read_text()) if path.exists() else {}
+    write_private(path, json.dumps({**held, "url": settings.base_url, "pid": os.getpid()}))
+    log.info("serving", url=settings.base_url)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file atomically, readable by its owner alone."""
+    fresh = path.with_suffix(f".{os.getpid()}.new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    fresh.replace(path)
+
+
+def run_server(platform: Platform, listener: socket.socket) -> None:
+    """Answer requests and consume events until SIGINT or SIGTERM."""
+    stop = threading.Event()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app.create_app(platform),
+            log_config=None,  # ours
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=GRACE_S,
+            server_header=False,
+            forwarded_allow_ips=platform.settings.trusted_proxies,
+        )
+    )
+
+    def stopping(number: int, _: FrameType | None) -> None:
+        log.info("stopping", signal=signal.Signals(number).name)
+        stop.set()
+        server.should_exit = True
+
+    held = {number: signal.signal(number, stopping) for number in (signal.SIGINT, signal.SIGTERM)}
+    consumers = app.start_consumers(platform, stop)
+    serving = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http")
+    try:
+        serving.start()
+        while serving.is_alive():
+            serving.join(0.5)
+    finally:
+        stop.set()
+        server.should_exit = True
+        serving.join(GRACE_S + 5)
+        for consumer in consumers:
+            consumer.join(GRACE_S)
+        for number, before in held.items():
+            signal.signal(number, before)
