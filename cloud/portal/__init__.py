@@ -1,0 +1,1 @@
+"""What citizens and staff see: the web application and, later, what serves it alone."""

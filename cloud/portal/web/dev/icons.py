@@ -1,0 +1,30 @@
+"""Draw the PNG icons of the installed app from public/icon.svg: `python dev/icons.py` (Chromium)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+PUBLIC = Path(__file__).resolve().parent.parent / "public"
+# A maskable icon keeps its drawing inside the middle 80 % (W3C Web App Manifest, maskable icons).
+SHAPES = (("icon-192", 192, 1.0), ("icon-512", 512, 1.0), ("icon-maskable-512", 512, 0.78))
+
+
+def main() -> None:
+    drawing = (PUBLIC / "icon.svg").read_text()
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        for name, size, scale in SHAPES:
+            page = browser.new_page(viewport={"width": size, "height": size})
+            ground = "#0d5c6e" if scale < 1 else "transparent"
+            page.set_content(
+                f"<style>body{{margin:0;background:{ground};display:grid;place-items:center;"
+                f"height:100vh}}svg{{width:{100 * scale}%}}</style>{drawing}"
+            )
+            page.screenshot(path=str(PUBLIC / f"{name}.png"), omit_background=True)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

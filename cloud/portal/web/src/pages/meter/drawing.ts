@@ -1,0 +1,96 @@
+/** Paints a meter's bars, gaps and leaks on uPlot's canvas. */
+import type uPlot from 'uplot'
+import type { Consumption } from '@/api/types'
+
+export interface Episode {
+  from: number
+  to: number
+}
+
+export interface Picture {
+  grid: readonly Consumption[]
+  episodes: readonly Episode[]
+  stepS: number
+}
+
+export type Ink = (name: string) => string
+
+/** Reads the design tokens as they stand now: light or dark. */
+export function inkOf(element: HTMLElement): Ink {
+  const style = getComputedStyle(element)
+  return (name) => style.getPropertyValue(`--${name}`).trim()
+}
+
+function hatch(context: CanvasRenderingContext2D, colour: string, ratio: number): CanvasPattern {
+  const size = Math.round(8 * ratio)
+  const tile = document.createElement('canvas')
+  tile.width = tile.height = size
+  const pen = tile.getContext('2d')!
+  pen.strokeStyle = colour
+  pen.lineWidth = Math.max(1, ratio)
+  pen.beginPath()
+  for (const shift of [-size, 0, size]) {
+    pen.moveTo(shift, size)
+    pen.lineTo(shift + size, 0)
+  }
+  pen.stroke()
+  return context.createPattern(tile, 'repeat')!
+}
+
+/** Under the grid lines: the leak's ground, and where nothing was heard. */
+export function drawGround(plot: uPlot, picture: Picture, ink: Ink): void {
+  const { ctx: pen, bbox } = plot
+  const x = (s: number): number =>
+    Math.min(bbox.left + bbox.width, Math.max(bbox.left, plot.valToPos(s, 'x', true)))
+  pen.save()
+  for (const episode of picture.episodes) {
+    const [left, right] = [x(episode.from), x(episode.to)]
+    pen.fillStyle = ink('cantera-soft')
+    pen.fillRect(left, bbox.top, right - left, bbox.height)
+    pen.fillStyle = ink('cantera')
+    pen.fillRect(left, bbox.top, right - left, 3 * devicePixelRatio)
+  }
+  pen.fillStyle = hatch(pen, ink('hatch'), devicePixelRatio)
+  for (const item of picture.grid) {
+    if (item.litres !== null) continue
+    const from = Date.parse(item.from) / 1_000
+    const [left, right] = [x(from), x(from + picture.stepS)]
+    pen.fillRect(left, bbox.top, right - left, bbox.height)
+  }
+  pen.restore()
+}
+
+/** Over the grid lines: a bar a period, its top cut for late data, the pointed one stronger. */
+export function drawBars(plot: uPlot, picture: Picture, ink: Ink): void {
+  const { ctx: pen, bbox } = plot
+  const ground = plot.valToPos(0, 'y', true)
+  const pointed = plot.cursor.idx
+  const mark = 3.5 * devicePixelRatio
+  pen.save()
+  pen.beginPath()
+  pen.rect(bbox.left, bbox.top - mark * 3, bbox.width, bbox.height + mark * 3)
+  pen.clip()
+  picture.grid.forEach((item, i) => {
+    if (item.litres === null) return
+    const from = Date.parse(item.from) / 1_000
+    const left = plot.valToPos(from, 'x', true)
+    const right = plot.valToPos(from + picture.stepS, 'x', true)
+    const top = plot.valToPos(item.litres, 'y', true)
+    const space = Math.min(3 * devicePixelRatio, (right - left) * 0.18)
+    pen.fillStyle = item.late ? ink('bar-late') : i === pointed ? ink('agua') : ink('bar')
+    // A heard zero is drawn too, as a line on the ground: it is not a gap.
+    const height = Math.max(ground - top, devicePixelRatio)
+    pen.fillRect(left + space / 2, ground - height, right - left - space, height)
+    if (item.late) {
+      const middle = (left + right) / 2
+      const y = ground - height - mark * 1.6
+      pen.beginPath()
+      pen.moveTo(middle, y - mark)
+      pen.lineTo(middle + mark, y)
+      pen.lineTo(middle, y + mark)
+      pen.lineTo(middle - mark, y)
+      pen.fill()
+    }
+  })
+  pen.restore()
+}
