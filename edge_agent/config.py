@@ -1,0 +1,203 @@
+"""One gateway's settings: a JSON file, read once, printed with its secrets masked.
+
+    {"gateway": "norte",                         its id: MQTT user and topic
+     "broker": "mqtts://broker.example:8883", "user": "norte", "password": "…", "ca_file": "…",
+     "state": "/var/lib/aquacis",                folder of the outbox
+     "clock": "system",                          or file:<path> in a simulation (else AQUACIS_CLOCK)
+     "clock_offset_s": 0,                        how far this gateway's clock is ahead, simulated
+     "keys": "/etc/aquacis/keys.jsonl",          see `keys`
+     "meters": ["KAW-53885758", …],              only these; absent: all
+     "meter_clock_offset_s": -21600,             LoRaWAN meters' own clock minus UTC
+     "meter_clock_offsets_s": {"0013EA…": 0},    … of single meters
+     "outbox": {"rows": …, "bytes": …}, "pace": {…}, "leaks": {…},   see Limit, Pace, leaks.Limits
+     "sources": [{"kind": "chirpstack", "application": "<uuid>", "gateway_eui": "…",
+                  "broker": …, "user": …, "password": …},            absent: the broker above
+                 {"kind": "lines", "path": "/run/wmbus.fifo", "only_own": false}]}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from decoders.uplink import MAX_GATEWAY_CHARACTERS
+from decoders.value import value
+from edge_agent import leaks
+from edge_agent.mqtt import Broker, broker_at
+from edge_agent.outbox import Limit
+from edge_agent.protocol import Pace
+
+SECOND_US: Final = 1_000_000
+MASK: Final = "•••"
+KNOWN: Final = frozenset(
+    "gateway broker user password ca_file state clock clock_offset_s keys meters "
+    "meter_clock_offset_s meter_clock_offsets_s outbox pace leaks sources source".split()
+)
+
+T = TypeVar("T")
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used; says which."""
+
+
+@value
+class LinesConfig:
+    """See `sources.lines`. `only_own`: skip JSON lines that name another gateway."""
+
+    name: str
+    path: str
+    only_own: bool = False
+
+
+@value
+class ChirpStackConfig:
+    """See `sources.chirpstack`."""
+
+    name: str
+    broker: Broker
+    application: str
+    gateway_eui: str | None = None
+
+
+@value
+class Config:
+    """All settings of one agent."""
+
+    gateway: str
+    broker: Broker
+    state: Path
+    clock: str
+    clock_offset_us: int
+    keys: Path | None
+    meters: frozenset[str] | None
+    meter_offset_us: int
+    meter_offsets_us: Mapping[str, int]
+    limit: Limit
+    pace: Pace
+    limits: leaks.Limits
+    sources: tuple[LinesConfig | ChirpStackConfig, ...]
+
+    def printable(self) -> dict[str, object]:
+        """Return the settings as JSON can hold them, without secrets."""
+        return {
+            "gateway": self.gateway,
+            "broker": self.broker.address,
+            "user": self.broker.user,
+            "password": MASK if self.broker.password else "",
+            "tls": self.broker.tls,
+            "state": str(self.state),
+            "clock": self.clock,
+            "keys": str(self.keys) if self.keys else None,
+            "meters": None if self.meters is None else len(self.meters),
+            "outbox_bytes": self.limit.bytes,
+            "sources": [source.name for source in self.sources],
+        }
+
+
+def read_config(path: Path, *, environment: Mapping[str, str] = os.environ) -> Config:
+    """Read a config file. Raises ConfigError."""
+    try:
+        said = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise ConfigError(f"{path}: a JSON object is expected")
+    unknown = sorted(set(said) - KNOWN)
+    if unknown:
+        raise ConfigError(f"{path}: unknown setting {', '.join(unknown)}")
+    try:
+        return _config(said, environment)
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _config(said: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
+    gateway = _gateway(said)
+    broker = _broker(said, user=gateway)
+    keys, meters = said.get("keys"), said.get("meters")
+    offsets = said.get("meter_clock_offsets_s") or {}
+    given = said.get("sources", said.get("source")) or []
+    sources = tuple(_source(source, i, broker, gateway) for i, source in enumerate(given))
+    if len({source.name for source in sources}) != len(sources):
+        raise ConfigError("sources: two have the same name")
+    return Config(
+        gateway=gateway,
+        broker=broker,
+        state=Path(_text(said, "state")),
+        clock=said.get("clock") or environment.get("AQUACIS_CLOCK") or "system",
+        clock_offset_us=round(float(said.get("clock_offset_s", 0)) * SECOND_US),
+        keys=None if keys is None else Path(keys),
+        meters=None if meters is None else frozenset(str(m).upper() for m in meters),
+        meter_offset_us=round(said.get("meter_clock_offset_s", -21_600) * SECOND_US),
+        meter_offsets_us={m.upper(): round(s * SECOND_US) for m, s in offsets.items()},
+        limit=_settings(Limit, said, "outbox"),
+        pace=_settings(Pace, said, "pace"),
+        limits=_settings(leaks.Limits, said, "leaks"),
+        sources=sources,
+    )
+
+
+def _gateway(said: Mapping[str, Any]) -> str:
+    gateway = _text(said, "gateway")
+    allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    if set(gateway) - allowed or len(gateway) > MAX_GATEWAY_CHARACTERS:
+        raise ConfigError(
+            f"gateway: {gateway!r} is not 1 to {MAX_GATEWAY_CHARACTERS} characters of a-z, 0-9, -"
+        )
+    return gateway
+
+
+def _broker(said: Mapping[str, Any], *, user: str) -> Broker:
+    return broker_at(
+        _text(said, "broker"),
+        user=said.get("user") or user,
+        password=said.get("password") or "",
+        ca_file=said.get("ca_file"),
+    )
+
+
+def _source(
+    said: Mapping[str, Any], number: int, broker: Broker, gateway: str
+) -> LinesConfig | ChirpStackConfig:
+    kind = said.get("kind")
+    name = str(said.get("name") or f"{kind}-{number}")
+    if kind == "lines":
+        only_own = bool(said.get("only_own", False))
+        return LinesConfig(name=name, path=_text(said, "path"), only_own=only_own)
+    if kind == "chirpstack":
+        own = _broker(said, user=gateway) if said.get("broker") else broker
+        return ChirpStackConfig(
+            name=name,
+            broker=own,
+            application=str(said.get("application") or "+"),
+            gateway_eui=said.get("gateway_eui"),
+        )
+    raise ConfigError(f"sources[{number}].kind: chirpstack or lines is expected, got {kind!r}")
+
+
+def _settings(kind: type[T], said: Mapping[str, Any], name: str) -> T:
+    """Make a settings noun from its section; lists become tuples."""
+    given: Mapping[str, Any] = said.get(name) or {}
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]  # each is a dataclass
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise ConfigError(f"{name}: unknown setting {', '.join(unknown)}")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+
+
+def _text(said: Mapping[str, Any], name: str) -> str:
+    given = said.get(name)
+    if not isinstance(given, str) or not given:
+        raise ConfigError(f"{name}: a text is expected")
+    return given
+
+

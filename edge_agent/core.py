@@ -1,0 +1,87 @@
+"""The agent's mind: step(state, input, now) → (state, effects). Pure; `shell` does the rest.
+
+Two parts that know nothing of each other: `reduction` decides what becomes a row, `protocol`
+what is sent when. A state is used up by the call that gets it: go on with the returned one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_agent import inputs, protocol, reduction
+from edge_agent.inputs import Input, Now
+
+Effect = reduction.Effect | protocol.Effect
+
+NONE: tuple[Effect, ...] = ()
+
+
+@dataclass
+class State:
+    """What the agent knows. `pace` is told once."""
+
+    reduction: reduction.State
+    link: protocol.Link
+    pace: protocol.Pace
+
+
+def step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect, ...]]:
+    """Take one input; return what to do about it, in order."""
+    if isinstance(told, inputs.Heard):
+        state.reduction, effects = reduction.heard(state.reduction, told, now)
+        return state, effects
+    if isinstance(told, inputs.BadInput):
+        state.reduction, effects = reduction.bad_input(state.reduction, told, now)
+        return state, effects
+    if isinstance(told, inputs.SourceChanged):
+        state.reduction, effects = reduction.source_changed(state.reduction, told, now)
+        return state, effects
+    if isinstance(told, inputs.Tick):
+        state.reduction, effects = reduction.ticked(state.reduction, now)
+        return state, (*effects, *_next_message(state, now, news=told.news))
+    return _link_step(state, told, now)
+
+
+def _link_step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect, ...]]:
+    link, wall_s = state.link, now.wall_s
+    effects: tuple[Effect, ...] = NONE
+    if isinstance(told, inputs.AckReceived):
+        link, asked = protocol.acknowledged(
+            link, told.ack, now_s=wall_s, pace=state.pace, chance=now.chance
+        )
+        effects = tuple(asked)
+    elif isinstance(told, inputs.Connected):
+        link = protocol.connected(link, now_s=wall_s)
+    elif isinstance(told, inputs.Disconnected):
+        link = protocol.disconnected(link)
+    elif isinstance(told, inputs.Committed):
+        link = protocol.committed(link, first=told.first, head=told.head, now_s=wall_s)
+        effects = _shed(told, now)
+    elif isinstance(told, inputs.Published):
+        link = protocol.published(
+            link, last=told.last, now_s=wall_s, pace=state.pace, chance=now.chance
+        )
+    elif isinstance(told, inputs.StreamRestarted):
+        link = protocol.restarted(link, stream=told.stream, head=told.head, now_s=wall_s)
+    state.link = link
+    return state, effects
+
+
+def _next_message(state: State, now: Now, *, news: bool) -> tuple[Effect, ...]:
+    state.link, message = protocol.next_message(
+        state.link, now_s=now.wall_s, pace=state.pace, chance=now.chance, news=news
+    )
+    return () if message is None else (message,)
+
+
+def _shed(told: inputs.Committed, now: Now) -> tuple[Effect, ...]:
+    """Say in the stream itself that its oldest unacknowledged rows were given up."""
+    if not told.shed_rows:
+        return NONE
+    said = {
+        "kind": "shed",
+        "count": told.shed_rows,
+        "from_at": told.shed_from_at,
+        "to_at": told.shed_to_at,
+    }
+    return (inputs.Store(rows=(reduction.report(said, at=now.at),)),)

@@ -1,0 +1,158 @@
+"""What the core is told and what it asks for: the words between shell and core."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from decoders.uplink import NO_RSSI, NO_SNR, Ack, RowKind
+from decoders.value import value
+from edge_agent.outbox import Draft
+
+
+@value
+class Now:
+    """The instant of an input.
+
+    at        µs since 1970 UTC, the gateway's clock: stamps what is said
+    wall_s    monotonic seconds: times out retries
+    chance    [0, 1), spreads retries of many gateways
+    """
+
+    at: int
+    wall_s: float
+    chance: float = 0.5
+
+
+@value
+class Heard:
+    """One frame from a radio or a network server. Units as in `decoders.uplink.Row`.
+
+    flags    ALREADY_DECRYPTED and TEACHES_FORMAT, where the source knows
+    key      the meter's key where the source brings it, else the key file's is used
+    code     the source's own verdict, e.g. "crc": the frame is kept as undecodable
+    token    what the source wants back once the frame is on disk
+    """
+
+    kind: RowKind
+    frame: bytes
+    heard_at: int
+    flags: int = 0
+    radio: int = 0
+    session: int = 0
+    counter: int = 0
+    port: int = 0
+    rssi: int = NO_RSSI
+    snr: int = NO_SNR
+    key: bytes | None = None
+    code: str = ""
+    token: object = None
+
+
+@value
+class BadInput:
+    """Something a source delivered that is no frame at all."""
+
+    source: str
+    code: str
+    detail: str
+    given: bytes
+    token: object = None
+
+
+@value
+class SourceChanged:
+    """A source went down, came up, or has nothing more to say."""
+
+    source: str
+    kind: str  # "source_down" | "source_up" | "source_finished"
+    reason: str
+
+
+@value
+class AckReceived:
+    ack: Ack
+
+
+@value
+class Connected:
+    """The cloud link stands and the subscription was granted."""
+
+
+@value
+class Disconnected:
+    reason: str
+
+
+@value
+class Tick:
+    """Nothing happened for a moment. `news`: health figures changed since the last message."""
+
+    news: bool = False
+
+
+@value
+class Committed:
+    """The outbox holds rows first … head now; `shed` rows were given up for them."""
+
+    first: int
+    head: int
+    shed_rows: int = 0
+    shed_from_at: int = 0
+    shed_to_at: int = 0
+
+
+@value
+class Published:
+    """A message with rows up to `last` was handed over; 0 = a hello."""
+
+    last: int
+
+
+@value
+class StreamRestarted:
+    stream: bytes
+    head: int
+
+
+Input = (
+    Heard
+    | BadInput
+    | SourceChanged
+    | AckReceived
+    | Connected
+    | Disconnected
+    | Tick
+    | Committed
+    | Published
+    | StreamRestarted
+)
+
+
+@value
+class Store:
+    """Commit these rows, and with them what `remember` names, all or nothing.
+
+    remember   names of meters whose memory goes into the same transaction
+    layouts    compact layouts learned from these rows
+    """
+
+    rows: tuple[Draft, ...]
+    remember: tuple[str, ...] = ()
+    layouts: tuple[bytes, ...] = ()
+
+
+@value
+class Settle:
+    """Tell the source, after the next commit, that this is on disk or needs no disk."""
+
+    token: object
+
+
+@value
+class Forget:
+    """Drop the memory of meters that made room for others."""
+
+    names: tuple[str, ...]
+
+
+Figures = Mapping[str, int]

@@ -1,0 +1,213 @@
+"""The agent's half of the ack protocol, as a pure state machine: what to send next, and when.
+
+Sent and acknowledged are counted by row number. The cloud's `upto` is contiguous: everything at
+or below it is committed there, dead-lettered or declared lost. On every connection the agent says
+hello first and sends rows only once the cloud has answered: the answer carries the credit, and
+where to begin when the cloud was restored from a backup. When no ack brings progress in time,
+everything after `acked` is sent again (go-back-n); the cloud acknowledges repeats again.
+A broker's PUBACK means nothing here.
+
+All instants here are monotonic seconds: retries must not follow a clock that people set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from decoders.uplink import MAX_ROWS, Ack
+from decoders.value import value
+
+EARLY_SHARE: Final = 4  # a batch of a quarter of the credit need not wait for company
+
+
+@value
+class Pace:
+    """How eagerly to send. Seconds are of the monotonic clock."""
+
+    batch_rows: int = 2000
+    linger_s: float = 0.25  # a row waits this long for company
+    ack_timeout_s: float = 10.0
+    ack_timeout_max_s: float = 120.0
+    heartbeat_s: float = 30.0  # a hello when there was nothing else to say
+    news_s: float = 1.0  # a hello no more often than this when only health changed
+    starved_s: float = 2.0  # a hello while the cloud gives no credit
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch_rows <= MAX_ROWS:
+            raise ValueError(f"batch_rows is {self.batch_rows}; 1 … {MAX_ROWS} fit in a message")
+
+
+@value
+class Link:
+    """What both ends know of the stream, as seen from here.
+
+    first, head   seq of the oldest row still held, and of the newest committed
+    acked, sent   at and below: acknowledged by the cloud; published at least once
+    rewound       the last `resend_from` obeyed, so that copies of that request are obeyed once
+    """
+
+    stream: bytes
+    first: int = 1
+    head: int = 0
+    acked: int = 0
+    sent: int = 0
+    credit: int = 0
+    connected: bool = False
+    greeted: bool = False
+    attempt: int = 0
+    deadline_s: float = 0.0
+    spoke_s: float = 0.0
+    waiting_s: float | None = None  # since when a row waits for company
+    rewound: int = 0
+    rewound_s: float = 0.0
+
+
+@value
+class Publish:
+    """Send up to `rows` rows from `first` on; none = hello. Answer with `published`."""
+
+    first: int
+    rows: int
+
+
+@value
+class Acknowledge:
+    """Persist how far the cloud has it, and what it refused."""
+
+    upto: int
+    rejected: tuple[tuple[int, str], ...] = ()
+
+
+@value
+class RestartStream:
+    """The cloud holds rows that this outbox never wrote: it was put back from an old copy."""
+
+
+Effect = Publish | Acknowledge | RestartStream
+
+
+def connected(link: Link, *, now_s: float) -> Link:
+    """A subscribed connection stands: greet at once, then wait for the answer."""
+    return replace(
+        link, connected=True, greeted=False, attempt=0, sent=link.acked, deadline_s=now_s
+    )
+
+
+def disconnected(link: Link) -> Link:
+    return replace(link, connected=False, greeted=False)
+
+
+def committed(link: Link, *, first: int, head: int, now_s: float) -> Link:
+    """Rows were added to the outbox, or its oldest were dropped."""
+    waiting_s = link.waiting_s
+    if waiting_s is None and head > link.sent:
+        waiting_s = now_s
+    return replace(link, first=first, head=head, waiting_s=waiting_s)
+
+
+def published(link: Link, *, last: int, now_s: float, pace: Pace, chance: float) -> Link:
+    """A message with rows up to `last` (0 = a hello) was handed to the broker's client."""
+    if last == 0:
+        return replace(link, spoke_s=now_s)
+    deadline_s = link.deadline_s
+    if link.sent <= link.acked:
+        deadline_s = now_s + _patience_s(link.attempt, pace, chance)
+    sent = max(link.sent, last)
+    waiting_s = now_s if link.head > sent else None
+    return replace(link, sent=sent, spoke_s=now_s, deadline_s=deadline_s, waiting_s=waiting_s)
+
+
+def acknowledged(
+    link: Link, ack: Ack, *, now_s: float, pace: Pace, chance: float
+) -> tuple[Link, Sequence[Effect]]:
+    """Take an ack; one of another stream changes nothing."""
+    if ack.stream != link.stream:
+        return link, ()
+    if ack.upto > link.head:
+        return link, (RestartStream(),)
+    link = replace(link, greeted=link.connected, credit=ack.credit)
+    if ack.resend_from is not None:
+        return _rewound(link, ack.resend_from, now_s=now_s, pace=pace)
+    if ack.upto <= link.acked:
+        return link, ((Acknowledge(upto=link.acked, rejected=ack.rejected),) if ack.rejected else ())
+    deadline_s = now_s + _patience_s(0, pace, chance)
+    sent = max(link.sent, ack.upto)
+    link = replace(link, acked=ack.upto, sent=sent, attempt=0, deadline_s=deadline_s)
+    return link, (Acknowledge(upto=ack.upto, rejected=ack.rejected),)
+
+
+def restarted(link: Link, *, stream: bytes, head: int, now_s: float) -> Link:
+    """The rows were numbered anew under another stream: greet again."""
+    fresh = Link(stream=stream, first=1, head=head)
+    return connected(fresh, now_s=now_s) if link.connected else fresh
+
+
+def next_message(
+    link: Link, *, now_s: float, pace: Pace, chance: float, news: bool
+) -> tuple[Link, Publish | None]:
+    """Return what to send now, if anything. `news`: health has changed since the last message."""
+    hello = Publish(first=link.sent + 1, rows=0)
+    if not link.connected:
+        return link, None
+    if not link.greeted:
+        if now_s < link.deadline_s:
+            return link, None
+        return _waiting_longer(link, now_s=now_s, pace=pace, chance=chance), hello
+    if link.sent > link.acked and now_s >= link.deadline_s:
+        link = _waiting_longer(link, now_s=now_s, pace=pace, chance=chance)
+        link = replace(link, sent=link.acked, waiting_s=now_s - pace.linger_s)
+    rows = _rows_to_send(link, now_s=now_s, pace=pace)
+    if rows:
+        return link, Publish(first=max(link.sent + 1, link.first), rows=rows)
+    quiet_s = now_s - link.spoke_s
+    starved = link.head > link.sent and link.credit == 0
+    if (
+        quiet_s >= pace.heartbeat_s
+        or (news and quiet_s >= pace.news_s)
+        or (starved and quiet_s >= pace.starved_s)
+    ):
+        return link, hello
+    return link, None
+
+
+def _rows_to_send(link: Link, *, now_s: float, pace: Pace) -> int:
+    beyond = max(link.sent, link.first - 1)
+    in_flight = beyond - max(link.acked, link.first - 1)
+    rows = min(link.head - beyond, link.credit - in_flight, pace.batch_rows)
+    if rows <= 0:
+        return 0
+    enough = rows >= min(pace.batch_rows, max(1, link.credit // EARLY_SHARE))
+    lingered = link.waiting_s is not None and now_s - link.waiting_s >= pace.linger_s
+    return rows if enough or lingered else 0
+
+
+def _rewound(
+    link: Link, resend_from: int, *, now_s: float, pace: Pace
+) -> tuple[Link, Sequence[Effect]]:
+    """Begin again at `resend_from`, once: every message in flight may ask for the same."""
+    same = resend_from == link.rewound and now_s - link.rewound_s < pace.ack_timeout_s
+    if same and link.acked >= resend_from - 1:
+        return link, ()
+    upto = max(0, min(resend_from - 1, link.head))
+    link = replace(
+        link,
+        acked=upto,
+        sent=upto,
+        rewound=resend_from,
+        rewound_s=now_s,
+        waiting_s=now_s - pace.linger_s,
+    )
+    return link, (Acknowledge(upto=upto),)
+
+
+def _waiting_longer(link: Link, *, now_s: float, pace: Pace, chance: float) -> Link:
+    patience_s = _patience_s(link.attempt, pace, chance)
+    return replace(link, attempt=link.attempt + 1, deadline_s=now_s + patience_s)
+
+
+def _patience_s(attempt: int, pace: Pace, chance: float) -> float:
+    """Double with every attempt, ± a quarter by `chance` in [0, 1): gateways must not chime."""
+    doubled = pace.ack_timeout_s * 2 ** min(attempt, 16)
+    return float(min(pace.ack_timeout_max_s, doubled) * (0.75 + 0.5 * chance))

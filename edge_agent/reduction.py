@@ -1,0 +1,459 @@
+"""Which frames are worth a row: everything heard feeds the rules, little of it is stored. Pure.
+
+wM-Bus meters send every 16 seconds; stored are the first valid telegram of each hour, every
+change of the alarm word, every daily extreme of a temperature or flow, every telegram that teaches
+a layout, and every undecodable one up to a cap (what the cap held back is counted and reported).
+LoRaWAN uplinks are all stored, but an exact repeat within recent memory is not.
+
+A state is used up by the call that gets it: go on with the returned one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final
+
+import cbor2
+
+from decoders.errors import DecodeError, KeyMissing
+from decoders.formats import Formats
+from decoders.reading import Telegram
+from decoders.decode import decode_lorawan, decode_wmbus
+from decoders.uplink import MAX_PAYLOAD_BYTES, RowFlag, RowKind
+from decoders.value import value
+from edge_agent import leaks
+from edge_agent.inputs import BadInput, Forget, Heard, Now, Settle, SourceChanged, Store
+from edge_agent.outbox import Draft
+
+HOUR_US: Final = leaks.HOUR_US
+DAY_US: Final = 24 * HOUR_US
+
+MAX_METERS: Final = 20_000  # five times what a gateway hears; about 1 KB each
+MAX_STRANGERS: Final = 4096  # meters whose keys we lack, heard this hour
+RECENT_UPLINKS: Final = 8192  # about 2 MB; an hour of 4,000 meters heard twice
+UNDECODABLE_PER_HOUR: Final = 60  # rows for each code
+EXTREMES_PER_DAY: Final = 48  # rows for each meter
+REPORT_TEXT_BYTES: Final = 512  # of a bad line, in its report
+
+EXTREME_FIELDS: Final = ("flow_temperature_c", "external_temperature_c", "volume_flow_m3h")
+
+Effect = Store | Settle | Forget
+
+
+@value
+class Policy:
+    """What the reduction is told once.
+
+    keys             M(2) ID(4), as on the air → the meter's AES key
+    offset_us        a LoRaWAN meter's own clock minus UTC; `offsets_us` per natural id
+    """
+
+    keys: Mapping[bytes, bytes]
+    offset_us: int = -6 * HOUR_US  # Mexico City, standard time all year
+    offsets_us: Mapping[str, int] | None = None
+    limits: leaks.Limits = leaks.DEFAULT_LIMITS
+
+
+@value
+class Meter:
+    """What is remembered of one meter. Hours and days are numbered since 1970, UTC."""
+
+    hour: int = -1  # of the newest stored telegram with a register
+    bare_hour: int = -1  # … and without one
+    info_code: int = -1
+    counter: int = 0  # LoRaWAN: of the uplink that fed the rules last
+    session: int = 0
+    day: int = -1
+    extremes: tuple[tuple[float, float] | None, ...] = ()
+    extreme_rows: int = 0
+    flow: leaks.Flow | None = None
+
+
+NEW_METER: Final = Meter()
+
+
+@dataclass
+class Cap:
+    """How many rows of one code this hour took, and what it held back."""
+
+    hour: int
+    stored: int = 0
+    suppressed: int = 0
+    from_at: int = 0
+    to_at: int = 0
+
+
+@dataclass
+class State:
+    """Everything remembered between frames. Bounded by the limits above."""
+
+    policy: Policy
+    meters: dict[str, Meter] = field(default_factory=dict)
+    formats: Formats = field(default_factory=Formats)
+    recent: dict[tuple[int, int, int, bytes], None] = field(default_factory=dict)
+    caps: dict[str, Cap] = field(default_factory=dict)
+    strangers: dict[bytes, int] = field(default_factory=dict)
+    figures: dict[str, int] = field(default_factory=dict)
+
+
+def heard(state: State, frame: Heard, now: Now) -> tuple[State, tuple[Effect, ...]]:
+    """Take one frame."""
+    _count(state, "heard")
+    if frame.code:
+        effects = _undecodable(state, frame, frame.code, now)
+    elif frame.kind == RowKind.LORAWAN:
+        effects = _lorawan(state, frame, now)
+    else:
+        effects = _wmbus(state, frame, now)
+    if frame.token is not None:
+        effects = (*effects, Settle(token=frame.token))
+    return state, effects
+
+
+def bad_input(state: State, bad: BadInput, now: Now) -> tuple[State, tuple[Effect, ...]]:
+    """Report what a source delivered and nobody can read; its neighbours go through."""
+    said = {
+        "kind": "bad_input",
+        "code": bad.code,
+        "source": bad.source,
+        "detail": bad.detail[:REPORT_TEXT_BYTES],
+        "given": bad.given[:REPORT_TEXT_BYTES],
+    }
+    effects = _capped(state, f"input_{bad.code}", report(said, at=now.at), now)
+    if bad.token is not None:
+        effects = (*effects, Settle(token=bad.token))
+    return state, effects
+
+
+def source_changed(
+    state: State, change: SourceChanged, now: Now
+) -> tuple[State, tuple[Effect, ...]]:
+    _count(state, change.kind)
+    said = {"kind": change.kind, "source": change.source, "reason": change.reason[:200]}
+    return state, (Store(rows=(report(said, at=now.at),)),)
+
+
+def ticked(state: State, now: Now) -> tuple[State, tuple[Effect, ...]]:
+    """Report what the caps of past hours held back."""
+    hour = now.at // HOUR_US
+    rows: list[Draft] = []
+    for code, cap in list(state.caps.items()):
+        if cap.hour != hour:
+            rows += _suppressed(code, cap, now)
+            del state.caps[code]
+    return state, (Store(rows=tuple(rows)),) if rows else ()
+
+
+def report(said: Mapping[str, object], *, at: int) -> Draft:
+    return Draft(heard_at=at, kind=RowKind.REPORT, payload=cbor2.dumps(dict(said)))
+
+
+def _wmbus(state: State, frame: Heard, now: Now) -> tuple[Effect, ...]:
+    key = frame.key if frame.key is not None else state.policy.keys.get(frame.frame[2:8])
+    decrypted = bool(frame.flags & RowFlag.ALREADY_DECRYPTED)
+    try:
+        telegram = decode_wmbus(
+            frame.frame, key=key, formats=state.formats, already_decrypted=decrypted
+        )
+    except KeyMissing as error:
+        return _stranger(state, frame, error, now)
+    except DecodeError as error:
+        return _undecodable(state, frame, error.code, now)
+    layouts = (telegram.layout,) if state.formats.learn(telegram.layout) else ()
+    if frame.flags & RowFlag.TEACHES_FORMAT:
+        return (_stored(state, (_draft(frame, 0),), layouts=layouts),)
+    name = telegram.natural_id
+    before = state.meters.get(name, NEW_METER)
+    meter, flags, wanted = _judged(before, telegram, frame.heard_at)
+    found: tuple[leaks.Finding, ...] = ()
+    if telegram.register_l is not None:
+        point = (frame.heard_at, telegram.register_l)
+        flow, found = leaks.feed(meter.flow, name, point, state.policy.limits)
+        meter = _with_flow(meter, flow, counter=0, session=0)
+    effects = _remembered(state, name, meter)
+    rows = [_draft(frame, flags)] if wanted or layouts else []
+    rows += [_anomaly(finding, frame) for finding in found]
+    if not rows:
+        return effects
+    return (*effects, _stored(state, tuple(rows), remember=(name,), layouts=layouts))
+
+
+def _judged(meter: Meter, telegram: Telegram, heard_at: int) -> tuple[Meter, int, bool]:
+    """Return the meter after this telegram, the row's flags, and whether it deserves a row."""
+    flags, wanted = 0, False
+    hour, bare_hour, info_code = meter.hour, meter.bare_hour, meter.info_code
+    if telegram.register_l is None:
+        wanted, bare_hour = heard_at // HOUR_US != bare_hour, heard_at // HOUR_US
+    elif heard_at // HOUR_US != hour:
+        hour, wanted, flags = heard_at // HOUR_US, True, RowFlag.FIRST_OF_HOUR
+    if telegram.info_code is not None:
+        if info_code not in {-1, telegram.info_code}:
+            flags |= RowFlag.INFO_CHANGE
+        info_code = telegram.info_code
+    day, extremes, is_extreme = _extremes(meter, telegram, heard_at // DAY_US)
+    extreme_rows = meter.extreme_rows if day == meter.day else 0
+    if is_extreme and extreme_rows < EXTREMES_PER_DAY:
+        flags, extreme_rows = flags | RowFlag.DAILY_EXTREME, extreme_rows + 1
+    judged = Meter(
+        hour=hour,
+        bare_hour=bare_hour,
+        info_code=info_code,
+        day=day,
+        extremes=extremes,
+        extreme_rows=extreme_rows,
+        flow=meter.flow,
+    )
+    return judged, int(flags), wanted or flags != 0
+
+
+def _extremes(
+    meter: Meter, telegram: Telegram, day: int
+) -> tuple[int, tuple[tuple[float, float] | None, ...], bool]:
+    """Widen the day's extremes; say whether an earlier one of the same day was passed."""
+    before = meter.extremes if day == meter.day else ()
+    after: list[tuple[float, float] | None] = []
+    passed = False
+    for i, name in enumerate(EXTREME_FIELDS):
+        known = before[i] if before else None
+        given = telegram.fields.get(name)
+        if not isinstance(given, (int, Decimal)):
+            after.append(known)
+            continue
+        now = float(given)
+        if known is None:
+            after.append((now, now))
+        else:
+            passed = passed or not known[0] <= now <= known[1]
+            after.append((min(known[0], now), max(known[1], now)))
+    return day, tuple(after), passed
+
+
+def _lorawan(state: State, frame: Heard, now: Now) -> tuple[Effect, ...]:
+    identity = (frame.radio, frame.session, frame.counter, frame.frame)
+    if identity in state.recent:
+        _count(state, "repeats")
+        return ()
+    state.recent[identity] = None
+    if len(state.recent) > RECENT_UPLINKS:
+        del state.recent[next(iter(state.recent))]
+    try:
+        telegram = decode_lorawan(
+            frame.frame, port=frame.port, f_cnt=frame.counter, dev_eui=frame.radio
+        )
+    except DecodeError as error:
+        _count(state, f"undecodable_{error.code}")
+        return (_stored(state, (_draft(frame, RowFlag.UNDECODABLE),)),)
+    name = telegram.natural_id
+    meter = state.meters.get(name, NEW_METER)
+    flags = 0
+    info_code = meter.info_code if telegram.info_code is None else telegram.info_code
+    if meter.info_code not in {-1, info_code}:
+        flags = int(RowFlag.INFO_CHANGE)
+    flow, found, fed = _profile(state, name, meter, telegram, frame)
+    meter = Meter(
+        info_code=info_code,
+        counter=frame.counter if fed else meter.counter,
+        session=frame.session if fed else meter.session,
+        flow=flow,
+    )
+    rows = [_draft(frame, flags)]
+    rows += [_anomaly(finding, frame) for finding in found]
+    effects = _remembered(state, name, meter)
+    return (*effects, _stored(state, tuple(rows), remember=(name,)))
+
+
+def _profile(
+    state: State, name: str, meter: Meter, telegram: Telegram, frame: Heard
+) -> tuple[leaks.Flow | None, tuple[leaks.Finding, ...], bool]:
+    """Feed the rules the part of a profile that they have not seen, oldest first, in UTC.
+
+    An uplink that came late has nothing new. One that is newer by its counter, but whose meter
+    says an earlier hour than before, comes from a meter whose clock was set: evidence restarts.
+    """
+    flow = meter.flow
+    if not telegram.series:
+        return flow, (), False
+    offsets = state.policy.offsets_us
+    offset_us = state.policy.offset_us
+    if offsets:
+        offset_us = offsets.get(name, offset_us)
+    seen_at = flow.last[0] if flow is not None else -(1 << 62)
+    fresh: list[leaks.Point] = []
+    for local_us, litres in telegram.series:
+        at = local_us - offset_us
+        if at <= seen_at:
+            break
+        fresh.append((at, litres))
+    if not fresh:
+        later = frame.session == meter.session and frame.counter > meter.counter
+        newest_at = telegram.series[0][0] - offset_us
+        if not later or seen_at - newest_at <= state.policy.limits.gap_us:
+            return flow, (), False
+        fresh = [(newest_at, telegram.series[0][1])]
+    found: tuple[leaks.Finding, ...] = ()
+    for point in reversed(fresh):
+        flow, more = leaks.feed(flow, name, point, state.policy.limits)
+        found += more
+    return flow, found, True
+
+
+def _anomaly(finding: leaks.Finding, frame: Heard) -> Draft:
+    said = {
+        "kind": finding.kind,
+        "meter": finding.meter,
+        "episode": finding.episode,
+        "level": finding.level,
+        "started_at": finding.started_at,
+        "detected_at": frame.heard_at,
+        "ended_at": finding.ended_at,
+        "rate_lph": finding.rate_lph,
+        "litres": finding.litres,
+        "state": finding.state,
+    }
+    return Draft(heard_at=frame.heard_at, kind=RowKind.ANOMALY, payload=cbor2.dumps(said))
+
+
+def _stranger(state: State, frame: Heard, error: KeyMissing, now: Now) -> tuple[Effect, ...]:
+    """A meter whose key only the cloud may have: its first telegram of each hour is kept."""
+    hour, address = frame.heard_at // HOUR_US, frame.frame[2:10]
+    if state.strangers.get(address) == hour:
+        _hold_back(_cap(state, error.code, now), frame.heard_at)
+        _count(state, f"undecodable_{error.code}")
+        return ()
+    if address not in state.strangers and len(state.strangers) >= MAX_STRANGERS:
+        del state.strangers[next(iter(state.strangers))]
+    state.strangers[address] = hour
+    _count(state, f"undecodable_{error.code}")
+    return (_stored(state, (_draft(frame, RowFlag.UNDECODABLE),)),)
+
+
+def _undecodable(state: State, frame: Heard, code: str, now: Now) -> tuple[Effect, ...]:
+    _count(state, f"undecodable_{code}")
+    return _capped(state, code, _draft(frame, RowFlag.UNDECODABLE), now)
+
+
+def _capped(state: State, code: str, row: Draft, now: Now) -> tuple[Effect, ...]:
+    """Store `row` unless its code has had its rows this hour."""
+    before = state.caps.get(code)
+    cap = _cap(state, code, now)
+    rows: list[Draft] = []
+    if before is not None and before is not cap:
+        rows += _suppressed(code, before, now)
+    if cap.stored < UNDECODABLE_PER_HOUR:
+        cap.stored += 1
+        rows.append(row)
+    else:
+        _hold_back(cap, row.heard_at)
+    return (_stored(state, tuple(rows)),) if rows else ()
+
+
+def _cap(state: State, code: str, now: Now) -> Cap:
+    cap = state.caps.get(code)
+    if cap is None or cap.hour != now.at // HOUR_US:
+        cap = state.caps[code] = Cap(hour=now.at // HOUR_US)
+    return cap
+
+
+def _hold_back(cap: Cap, heard_at: int) -> None:
+    cap.from_at = min(cap.from_at, heard_at) if cap.suppressed else heard_at
+    cap.to_at = max(cap.to_at, heard_at)
+    cap.suppressed += 1
+
+
+def _suppressed(code: str, cap: Cap, now: Now) -> list[Draft]:
+    if not cap.suppressed:
+        return []
+    said = {
+        "kind": "suppressed",
+        "code": code,
+        "count": cap.suppressed,
+        "from_at": cap.from_at,
+        "to_at": cap.to_at,
+    }
+    return [report(said, at=now.at)]
+
+
+def _draft(frame: Heard, flags: int) -> Draft:
+    return Draft(
+        heard_at=frame.heard_at,
+        kind=frame.kind,
+        payload=frame.frame[:MAX_PAYLOAD_BYTES],
+        flags=frame.flags | flags,
+        radio=frame.radio,
+        session=frame.session,
+        counter=frame.counter,
+        port=frame.port,
+        rssi=frame.rssi,
+        snr=frame.snr,
+    )
+
+
+def _stored(
+    state: State,
+    rows: tuple[Draft, ...],
+    *,
+    remember: tuple[str, ...] = (),
+    layouts: tuple[bytes, ...] = (),
+) -> Store:
+    state.figures["stored"] = state.figures.get("stored", 0) + len(rows)
+    return Store(rows=rows, remember=remember, layouts=layouts)
+
+
+def _remembered(state: State, name: str, meter: Meter) -> tuple[Effect, ...]:
+    """Keep `meter`; where there are too many, the one known longest makes room."""
+    effects: tuple[Effect, ...] = ()
+    if name not in state.meters and len(state.meters) >= MAX_METERS:
+        oldest = next(iter(state.meters))
+        del state.meters[oldest]
+        effects = (Forget(names=(oldest,)),)
+    state.meters[name] = meter
+    return effects
+
+
+def _with_flow(meter: Meter, flow: leaks.Flow, *, counter: int, session: int) -> Meter:
+    return Meter(
+        hour=meter.hour,
+        bare_hour=meter.bare_hour,
+        info_code=meter.info_code,
+        counter=counter,
+        session=session,
+        day=meter.day,
+        extremes=meter.extremes,
+        extreme_rows=meter.extreme_rows,
+        flow=flow,
+    )
+
+
+def _count(state: State, figure: str) -> None:
+    state.figures[figure] = state.figures.get(figure, 0) + 1
+
+
+_MEMORY: Final = struct.Struct("<BqqqII")
+_MEMORY_VERSION: Final = 1
+
+
+def pack(meter: Meter) -> bytes:
+    """Return what a restart must not forget of a meter. The day's extremes may start afresh."""
+    head = _MEMORY.pack(
+        *(_MEMORY_VERSION, meter.hour, meter.bare_hour, meter.info_code),
+        *(meter.counter, meter.session),
+    )
+    return head + (leaks.pack(meter.flow) if meter.flow is not None else b"")
+
+
+def unpack(packed: bytes) -> Meter | None:
+    """Read what `pack` wrote; None where another version did."""
+    if len(packed) < _MEMORY.size or packed[0] != _MEMORY_VERSION:
+        return None
+    _, hour, bare_hour, info_code, counter, session = _MEMORY.unpack_from(packed)
+    return Meter(
+        hour=hour,
+        bare_hour=bare_hour,
+        info_code=info_code,
+        counter=counter,
+        session=session,
+        flow=leaks.unpack(packed[_MEMORY.size :]),
+    )

@@ -1,0 +1,328 @@
+"""The agent's one loop: sources → core → outbox → cloud. Performs effects, reads the clocks.
+
+Inputs are taken in groups: one transaction for at most `GROUP_INPUTS` inputs or `GROUP_S`, sooner
+when the sources have nothing more at the moment. A source hears "it is on disk" only after that
+commit. A commit that fails (full disk) is tried again with the same rows; meanwhile nothing is
+taken, so the sources' own buffers fill instead of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from edge_agent import VERSION, core, inputs, protocol, reduction
+from edge_agent.clock import Clock
+from edge_agent.forward import CloudLink, Echo, batch_of
+from edge_agent.inputs import Heard, Now
+from edge_agent.mqtt import SubscriptionRefused
+from edge_agent.outbox import Draft, Outbox, Shed
+from edge_agent.sources.port import Delivered, Inbox, Source
+
+GROUP_INPUTS: Final = 500
+GROUP_S: Final = 0.05
+IDLE_S: Final = 0.004  # sources silent for this long: commit what there is
+TICK_S: Final = 0.1
+TICKS_HEALTH_S: Final = 60.0  # a health line in the log
+RETRY_S: Final = 1.0  # after a commit that failed
+CATCH_UP_S: Final = 5.0  # at the end, for what the sources had read already
+FAREWELL_S: Final = 2.0  # at the end, for the last acks
+SAMPLING: Final = random.SystemRandom()
+
+METER: Final = "m/"  # names of checkpoints
+LAYOUT: Final = "f/"
+
+EXIT_OK: Final = 0
+EXIT_TEMPORARY: Final = 75  # EX_TEMPFAIL: rows are left
+EXIT_REFUSED: Final = 77  # EX_NOPERM: the broker does not let us read our topic
+
+Log = Callable[..., None]
+
+
+@dataclass
+class Group:
+    """What one group of inputs asks of the disk and of the sources."""
+
+    rows: list[Draft] = field(default_factory=list)
+    remember: set[str] = field(default_factory=set)
+    layouts: list[bytes] = field(default_factory=list)
+    forget: list[str] = field(default_factory=list)
+    tokens: list[object] = field(default_factory=list)
+    acknowledge: protocol.Acknowledge | None = None
+    rejected: list[tuple[int, str]] = field(default_factory=list)
+    heard: int = 0
+
+
+class Agent:
+    """One running gateway agent. `run` returns its exit code."""
+
+    def __init__(
+        self,
+        *,
+        gateway: str,
+        state: core.State,
+        outbox: Outbox,
+        link: CloudLink,
+        sources: tuple[Source, ...],
+        inbox: Inbox,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self._gateway = gateway
+        self._state = state
+        self._outbox = outbox
+        self._link = link
+        self._sources = sources
+        self._inbox = inbox
+        self._clock = clock
+        self._log = log
+        self._echo = Echo()
+        self._stopping = threading.Event()
+        self._refused: SubscriptionRefused | None = None
+        self._committed = 0
+        self._told = -1  # value of `_committed` in the newest message
+        self._logged_s = float("-inf")
+
+    def stop(self) -> None:
+        """Ask the loop to finish; safe in a signal handler."""
+        self._stopping.set()
+
+    def run(self) -> int:
+        """Work until stopped or refused. Returns the exit code."""
+        self._link.start()
+        for source in self._sources:
+            source.start()
+        try:
+            while not self._stopping.is_set() and self._refused is None:
+                self._turn(TICK_S)
+        finally:
+            self._finish()
+        if self._refused is not None:
+            self._log("subscription_refused", reason=str(self._refused))
+            return EXIT_REFUSED
+        return EXIT_OK
+
+    def drain(self, timeout_s: float) -> int:
+        """Send what is left, without sources, until the cloud has it all. Returns the exit code."""
+        self._link.start()
+        deadline_s = time.monotonic() + timeout_s
+        while self._outbox.pending and not self._stopping.is_set() and self._refused is None:
+            if time.monotonic() >= deadline_s:
+                break
+            self._turn(TICK_S)
+        self._link.stop()
+        if self._refused is not None:
+            self._log("subscription_refused", reason=str(self._refused))
+            return EXIT_REFUSED
+        return EXIT_TEMPORARY if self._outbox.pending else EXIT_OK
+
+    def _turn(self, timeout_s: float) -> None:
+        group = self._gather(timeout_s)
+        self._commit(group)
+        self._converse()
+        self._report_health()
+
+    def _gather(self, timeout_s: float) -> Group:
+        """Take inputs until the group is full, old enough, or nothing more comes."""
+        group = Group()
+        given = self._inbox.get(timeout_s)
+        until_s = time.monotonic() + GROUP_S
+        now = self._now()
+        taken = 0
+        while given is not None:
+            self._take(given, now, group)
+            taken += 1
+            if taken >= GROUP_INPUTS or time.monotonic() >= until_s:
+                break
+            given = self._inbox.get(0) or self._inbox.get(IDLE_S)
+        return group
+
+    def _now(self) -> Now:
+        return Now(at=self._clock.now_us(), wall_s=time.monotonic(), chance=SAMPLING.random())
+
+    def _take(self, given: Delivered, now: Now, group: Group) -> None:
+        if isinstance(given, SubscriptionRefused):
+            self._refused = given
+            return
+        if isinstance(given, inputs.AckReceived):
+            self._note_echo(given)
+        elif isinstance(given, Heard | inputs.BadInput):
+            group.heard += 1
+        self._state, effects = core.step(self._state, given, now)
+        for effect in effects:
+            self._plan(effect, group)
+
+    def _note_echo(self, given: inputs.AckReceived) -> None:
+        same = given.ack.stream == self._outbox.stream
+        if same and given.ack.cloud_at >= self._echo.cloud_at:
+            self._echo = Echo(cloud_at=given.ack.cloud_at, ticks_us=self._clock.ticks_us())
+
+    def _plan(self, effect: core.Effect, group: Group) -> None:
+        if isinstance(effect, inputs.Store):
+            group.rows += effect.rows
+            group.remember.update(effect.remember)
+            group.layouts += effect.layouts
+        elif isinstance(effect, inputs.Settle):
+            group.tokens.append(effect.token)
+        elif isinstance(effect, inputs.Forget):
+            group.forget += effect.names
+        elif isinstance(effect, protocol.Acknowledge):
+            group.acknowledge = effect
+            group.rejected += effect.rejected
+        elif isinstance(effect, protocol.RestartStream):
+            self._restart_stream()
+
+    def _commit(self, group: Group) -> None:
+        """Bring the group to disk, however long it takes, then tell the sources."""
+        while not self._on_disk(group):
+            if self._stopping.wait(RETRY_S):
+                return
+        if group.tokens:
+            for source in self._sources:
+                source.settle(group.tokens)
+        self._committed += group.heard
+
+    def _on_disk(self, group: Group) -> bool:
+        try:
+            if group.rows or group.remember or group.layouts:
+                shed = self._outbox.append(group.rows, self._checkpoints(group))
+                group.rows, group.layouts = [], []
+                group.remember.clear()
+                self._tell_committed(shed, group)
+            if group.forget:
+                self._outbox.forget([METER + name for name in group.forget])
+                group.forget = []
+            if group.acknowledge is not None:
+                self._outbox.acknowledge(group.acknowledge.upto, group.rejected)
+                group.acknowledge = None
+        except sqlite3.OperationalError as error:
+            self._log("commit_failed", reason=str(error), rows=len(group.rows))
+            return False
+        return True
+
+    def _checkpoints(self, group: Group) -> dict[str, bytes]:
+        meters = self._state.reduction.meters
+        named = {METER + n: reduction.pack(meters[n]) for n in group.remember if n in meters}
+        return named | {LAYOUT + layout.hex(): layout for layout in group.layouts}
+
+    def _tell_committed(self, shed: Shed | None, group: Group) -> None:
+        told = inputs.Committed(
+            first=self._outbox.first,
+            head=self._outbox.head,
+            shed_rows=shed.rows if shed else 0,
+            shed_from_at=shed.from_at if shed else 0,
+            shed_to_at=shed.to_at if shed else 0,
+        )
+        self._state, effects = core.step(self._state, told, self._now())
+        for effect in effects:
+            self._plan(effect, group)
+        if group.rows:  # the report of what was shed
+            self._outbox.append(group.rows, {})
+            group.rows = []
+            self._tell_committed(None, group)
+
+    def _restart_stream(self) -> None:
+        self._outbox.restart_stream(os.urandom(16), now_us=self._clock.now_us())
+        self._log("stream_restarted", stream=self._outbox.stream.hex(), rows=self._outbox.held)
+        told = inputs.StreamRestarted(stream=self._outbox.stream, head=self._outbox.head)
+        self._state, _ = core.step(self._state, told, self._now())
+
+    def _converse(self) -> None:
+        """Send all that may be sent now."""
+        while True:
+            told = inputs.Tick(news=self._committed != self._told)
+            self._state, effects = core.step(self._state, told, self._now())
+            group = Group()
+            asked = [effect for effect in effects if isinstance(effect, protocol.Publish)]
+            for effect in effects:
+                self._plan(effect, group)
+            self._commit(group)
+            if not asked:
+                return
+            for message in asked:
+                self._publish(message)
+
+    def _publish(self, asked: protocol.Publish) -> None:
+        batch = batch_of(
+            self._outbox,
+            asked,
+            gateway=self._gateway,
+            agent=VERSION,
+            clock=self._clock,
+            echo=self._echo,
+            health=self.health(),
+            traceparent=f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01",
+        )
+        self._link.publish(batch)
+        self._told = self._committed
+        last = batch.rows.column("seq")[-1] if batch.rows.count else 0
+        self._state, _ = core.step(self._state, inputs.Published(last=last), self._now())
+
+    def health(self) -> dict[str, int]:
+        """Return the figures that go to the log and with every message.
+
+        source_committed   inputs of all sources on disk (or known not to need it), this process
+        """
+        return {
+            "source_committed": self._committed,
+            "outbox_rows": self._outbox.held,
+            "outbox_bytes": self._outbox.bytes,
+            "outbox_pending": self._outbox.pending,
+            "inbox": len(self._inbox),
+            "meters": len(self._state.reduction.meters),
+            "layouts": len(self._state.reduction.formats),
+            "credit": self._state.link.credit,
+            "resident_kib": resident_kib(),
+            **self._state.reduction.figures,
+        }
+
+    def _report_health(self) -> None:
+        if time.monotonic() - self._logged_s >= TICKS_HEALTH_S:
+            self._logged_s = time.monotonic()
+            self._log("health", **self.health())
+
+    def _finish(self) -> None:
+        """Stop the sources, keep what they had read, give the last acks a moment."""
+        for source in self._sources:
+            source.stop()
+        self._stopping.clear()  # so that a failing commit is tried again, but not for ever
+        end_s = time.monotonic() + CATCH_UP_S
+        while len(self._inbox) and time.monotonic() < end_s:
+            self._commit(self._gather(0))
+        self._inbox.close()
+        end_s = time.monotonic() + FAREWELL_S
+        connected = self._state.link.connected
+        while connected and self._outbox.pending and time.monotonic() < end_s:
+            self._converse()
+            self._commit(self._gather(TICK_S))
+        self._link.stop()
+        self._log("stopped", **self.health())
+        self._outbox.close()
+
+
+def resident_kib() -> int:
+    """Return this process's resident memory; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def recovered(outbox: Outbox, policy: reduction.Policy) -> reduction.State:
+    """Return the rules' memory as the outbox holds it."""
+    state = reduction.State(policy=policy, formats=reduction.shipped_formats())
+    for name, packed in outbox.checkpoints():
+        if name.startswith(LAYOUT):
+            state.formats.learn(packed)
+        elif name.startswith(METER):
+            meter = reduction.unpack(packed)
+            if meter is not None:
+                state.meters[name[len(METER) :]] = meter
+    return state
