@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import psycopg
 
+from cloud import app
 from cloud.kernel import config, console
 from cloud.kernel.postgres_errors import ServerError
 
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     as_json = "--json" in given  # before or after the subcommand: people try both
     parsed = parser().parse_args([word for word in given if word != "--json"])
     parsed.json = as_json
+    parsed.open_platform = lambda: app.open_platform(console.settings())
     try:
         return int(parsed.run(parsed))
     except console.CommandFailed as failed:

@@ -33,6 +33,11 @@ class Clock(Protocol):
         """Return the present instant in microseconds since 1970 UTC."""
         ...
 
+    @property
+    def speed(self) -> float:
+        """Return how many seconds pass here in one of the machine's."""
+        ...
+
 
 class ClockUnreadable(Exception):
     """The file that tells the simulated time is missing or not in its format."""
@@ -50,6 +55,10 @@ class SystemClock:
 
     def now_us(self) -> int:
         return time.time_ns() // 1000
+
+    @property
+    def speed(self) -> float:
+        return 1.0
 
 
 @value
@@ -84,6 +93,10 @@ class FileClock:
 
     def now_us(self) -> int:
         return self._current().at(self.wall.now_us())
+
+    @property
+    def speed(self) -> float:
+        return self._current().speed
 
     def _current(self) -> Course:
         at_s = time.monotonic()

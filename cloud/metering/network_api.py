@@ -1,0 +1,128 @@
+"""REST for the network desk: gateways expected against received, and what had to be refused."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+
+from cloud.kernel.auth import Principal, Role, require
+from cloud.kernel.paging import PageQuery, page
+from cloud.kernel.platform import Platform
+from cloud.kernel.problems import NOT_FOUND, Problem
+from cloud.kernel.web import OpenPlatform
+from cloud.metering import network_views, shapes, views
+from cloud.metering.asked import cursor_key, time_range
+from cloud.metering.csv_answer import wants_csv, written
+from cloud.metering.network_views import HOURS_SHOWN, full_hour
+
+CONTEXT = "metering"
+BIGINT_MAX = (1 << 63) - 1
+
+router = APIRouter(tags=["network"])  # joined to metering's in `api.py`
+
+Operator = Annotated[Principal, Depends(require(Role.NETWORK, Role.ADMIN))]
+Key = Annotated[int, Path(ge=1, le=BIGINT_MAX)]
+
+
+@router.get("/gateways")
+def list_gateways(principal: Operator, platform: OpenPlatform, request: Request) -> Any:  # noqa: ANN401
+    """Gateways with what was expected and received in each of the last 24 full hours."""
+    items = gateway_items(platform, principal)
+    if wants_csv(request):
+        return written({"items": [{k: v for k, v in i.items() if k != "hours"} for i in items]})
+    return {"items": items, "next": None}
+
+
+def gateway_items(platform: Platform, principal: Principal) -> list[dict[str, Any]]:
+    """Return the caller's gateways as the API shows them."""
+    now = platform.clock.now()
+    end = full_hour(now)
+    with platform.pool(CONTEXT).connection() as connection:
+        rows = network_views.gateways(
+            connection, administrations=principal.administrations, now=now
+        )
+        hours = network_views.gateway_hours(
+            connection,
+            gateway_keys=[row["gateway_key"] for row in rows],
+            from_at=end - timedelta(hours=HOURS_SHOWN),
+            to_at=end,
+        )
+    return [shapes.gateway(row, hours[row["gateway_key"]]) for row in rows]
+
+
+@router.get("/gateways/{gateway}/hours")
+def one_gateway_hours(
+    *,
+    principal: Operator,
+    platform: OpenPlatform,
+    request: Request,
+    gateway: Annotated[str, Path(pattern=r"^[a-z0-9-]{1,32}$")],
+    from_at: Annotated[datetime | None, Query(alias="from")] = None,
+    to_at: Annotated[datetime | None, Query(alias="to")] = None,
+) -> Any:  # noqa: ANN401  JSON or CSV
+    """Frames of each full hour of [from, to) beside those expected, and what was lost."""
+    now = platform.clock.now()
+    begin, end = time_range(from_at, to_at, now=now)
+    with platform.pool(CONTEXT).connection() as connection:
+        rows = network_views.gateways(
+            connection, administrations=principal.administrations, now=now
+        )
+        found = next((row for row in rows if row["id"] == gateway), None)
+        if found is None:
+            raise Problem(NOT_FOUND)
+        key = found["gateway_key"]
+        hours = network_views.gateway_hours(
+            connection, gateway_keys=[key], from_at=full_hour(begin), to_at=full_hour(end)
+        )[key]
+        lost = network_views.losses(connection, gateway_key=key)
+    answer = {
+        "items": [shapes.gateway_hour(one, found["expected"]) for one in hours],
+        "next": None,
+        "losses": [shapes.loss(row) for row in lost],
+    }
+    return written(answer) if wants_csv(request) else answer
+
+
+@router.get("/dead-letters")
+def list_dead_letters(
+    *,
+    principal: Operator,
+    platform: OpenPlatform,
+    request: Request,
+    wanted: PageQuery,
+    code: Annotated[str | None, Query(max_length=64)] = None,
+    state: Literal["open", "replayed", "dismissed"] | None = None,
+) -> Any:  # noqa: ANN401  JSON or CSV
+    """What could not be accepted, newest first, with its bytes and its reason."""
+    with platform.pool(CONTEXT).connection() as connection:
+        rows = views.dead_letters(
+            connection,
+            administrations=principal.administrations,
+            code=code,
+            state=state,
+            before=cursor_key(wanted.after, first=BIGINT_MAX),
+            limit=wanted.rows,
+        )
+    answer = page(rows, wanted, key=lambda r: [r["dead_letter_key"]], item=shapes.dead_letter)
+    return written(answer) if wants_csv(request) else answer
+
+
+@router.post("/dead-letters/{dead_letter_key}/replay")
+def replay_dead_letter(principal: Operator, platform: OpenPlatform, dead_letter_key: Key) -> Any:  # noqa: ANN401
+    """Try a refused row again, with today's keys and decoders."""
+    with platform.pool(CONTEXT).connection() as connection:
+        _dead_letter(connection, principal, dead_letter_key)
+    open_metering(platform).replay(dead_letter_key)
+    with platform.pool(CONTEXT).connection() as connection:
+        return shapes.dead_letter(_dead_letter(connection, principal, dead_letter_key))
+
+
+def _dead_letter(connection: views.Connection, principal: Principal, key: int) -> views.Row:
+    found = views.dead_letter(
+        connection, administrations=principal.administrations, dead_letter_key=key
+    )
+    if found is None:
+        raise Problem(NOT_FOUND)
+    return found

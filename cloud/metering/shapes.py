@@ -1,0 +1,172 @@
+"""How metering's rows look in JSON: names, units and ids as the API promises them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from cloud.metering.intervals import Interval
+from cloud.metering.model import Quality
+from decoders.reading import Integrity
+
+Row = dict[str, Any]
+
+READING_KINDS = {1: "total"}
+CLOCKS = {0: "meter", 1: "gateway", 2: "untrusted"}
+RADIOS = {1: "wmbus", 2: "lorawan"}
+
+
+def instant(at: datetime | None) -> str | None:
+    """Return an instant as ISO 8601 in UTC, as every answer of ours writes it."""
+    return None if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def meter(row: Row) -> Row:
+    names = row["names"] or []
+    return {
+        "meter_key": row["meter_key"],
+        "name": names[0] if names else str(row["meter_key"]),
+        "names": names,
+        "driver": row["driver"],
+        "administration": row["administration"],
+        "provisional": row["provisional"],
+        "last_at": instant(row["last_at"]),
+        "last_register_l": row["last_register_l"],
+        "last_heard_at": instant(row["last_heard_at"]),
+        "info_code": row["info_code"],
+        "open_alerts": row["open_alerts"],
+    }
+
+
+def reading(row: Row) -> Row:
+    quality = Quality(row["quality"])
+    return {
+        "at": instant(row["register_at"]),
+        "register_l": row["register_l"],
+        "kind": READING_KINDS[row["kind"]],
+        "quality": [flag.name.lower() for flag in Quality if flag in quality and flag.name],
+        "clock": CLOCKS[row["clock"]],
+        "late": Quality.LATE in quality,
+        "heard_at": instant(row["heard_at"]),
+        "received_at": instant(row["received_at"]),
+        "frame": row["frame"],
+    }
+
+
+def hour(interval: Interval) -> Row:
+    return {
+        "from": instant(interval.from_at),
+        "to": instant(interval.to_at),
+        "litres": interval.litres,
+        "late": interval.late,
+    }
+
+
+def day(row: Row) -> Row:
+    return {
+        "on": row["day_on"].isoformat(),
+        "from": instant(row["first_at"]),
+        "to": instant(row["next_at"]),
+        "first_register_l": row["first_register_l"],
+        "litres": row["litres"],
+        "readings": row["readings"],
+        "late": row["late"],
+    }
+
+
+def reception(row: Row) -> Row:
+    return {
+        "gateway": row["gateway"],
+        "heard_at": instant(row["heard_at"]),
+        "received_at": instant(row["received_at"]),
+        "clock_quality": row["clock_quality"],
+        "rssi_dbm": row["rssi_dbm"],
+        "snr_db": None if row["snr_db"] is None else float(row["snr_db"]),
+        "batch": row["batch_key"],
+        "row": row["batch_row"],
+    }
+
+
+def frame(receptions: Sequence[Row]) -> Row:
+    """Return one frame from all of its receptions, the first heard first."""
+    first = receptions[0]
+    return {
+        "hash": first["frame"].hex(),
+        "meter_key": first["meter_key"],
+        "radio": RADIOS[first["radio"]],
+        "counter": first["counter"],
+        "integrity": Integrity(first["integrity"]).name.lower().replace("_", "-"),
+        "key_version": first["key_version"] or None,
+        "heard_at": instant(first["heard_at"]),
+        "register_l": first["register_l"],
+        "receptions": [reception(row) for row in receptions],
+    }
+
+
+def alert(row: Row) -> Row:
+    return {
+        "id": row["alert_key"],
+        "meter_key": row["meter_key"],
+        "meter": row["meter"],
+        "kind": row["kind"],
+        "level": row["level"],
+        "state": row["state"],
+        "rate_lph": row["rate_lph"],
+        "litres": row["litres"],
+        "started_at": instant(row["started_at"]),
+        "opened_at": instant(row["opened_at"]),
+        "updated_at": instant(row["updated_at"]),
+        "closed_at": instant(row["closed_at"]),
+        "gateway": row["gateway"],
+    }
+
+
+def dead_letter(row: Row) -> Row:
+    return {
+        "id": row["dead_letter_key"],
+        "code": row["code"],
+        "detail": row["detail"],
+        "gateway": row["topic_gateway"],
+        "seq": row["seq"],
+        "meter": row["meter"],
+        "bytes_hex": bytes(row["bytes"]).hex(),
+        "received_at": instant(row["received_at"]),
+        "state": row["state"],
+        "attempts": row["attempts"],
+        "last_attempt_at": instant(row["last_attempt_at"]),
+    }
+
+
+def gateway(row: Row, hours: Sequence[Row]) -> Row:
+    offset = row["clock_offset_us"]
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "administration": row["administration"],
+        "agent_version": row["agent_version"],
+        "last_seen_at": instant(row["last_seen_at"]),
+        "clock_offset_s": None if offset is None else round(offset / 1e6, 1),
+        "clock_quality": row["clock_quality"],
+        "backlog": row["backlog"],
+        "expected": row["expected"],
+        "received": row["received"],
+        "losses": row["losses"],
+        "hours": [gateway_hour(one, row["expected"]) for one in hours],
+    }
+
+
+def gateway_hour(row: Row, expected: int | None) -> Row:
+    return {"from": instant(row["hour_at"]), "expected": expected, "received": row["frames"]}
+
+
+def loss(row: Row) -> Row:
+    return {
+        "first_seq": row["first_seq"],
+        "last_seq": row["last_seq"],
+        "reason": row["reason"],
+        "certain": row["certain"],
+        "from": instant(row["from_at"]),
+        "to": instant(row["to_at"]),
+        "reported_at": instant(row["reported_at"]),
+    }

@@ -1,0 +1,1 @@
+"""The back office: what operators look at, joined from the contexts below."""
