@@ -1,18 +1,18 @@
 """One gateway's settings: a JSON file, read once, printed with its secrets masked.
 
-    {"gateway": "norte",                         its id: MQTT user and topic
-     "broker": "mqtts://broker.example:8883", "user": "norte", "password": "…", "ca_file": "…",
-     "state": "/var/lib/aquacis",                folder of the outbox
-     "clock": "system",                          or file:<path> in a simulation (else AQUACIS_CLOCK)
-     "clock_offset_s": 0,                        how far this gateway's clock is ahead, simulated
-     "keys": "/etc/aquacis/keys.jsonl",          see `keys`
-     "meters": ["KAW-53885758", …],              only these; absent: all
-     "meter_clock_offset_s": -21600,             LoRaWAN meters' own clock minus UTC
-     "meter_clock_offsets_s": {"0013EA…": 0},    … of single meters
-     "outbox": {"rows": …, "bytes": …}, "pace": {…}, "leaks": {…},   see Limit, Pace, leaks.Limits
-     "sources": [{"kind": "chirpstack", "application": "<uuid>", "gateway_eui": "…",
-                  "broker": …, "user": …, "password": …},            absent: the broker above
-                 {"kind": "lines", "path": "/run/wmbus.fifo", "only_own": false}]}
+{"gateway": "norte",                         its id: MQTT user and topic
+ "broker": "mqtts://broker.example:8883", "user": "norte", "password": "…", "ca_file": "…",
+ "state": "/var/lib/aquacis",                folder of the outbox
+ "clock": "system",                          or file:<path> in a simulation (else AQUACIS_CLOCK)
+ "clock_offset_s": 0,                        how far this gateway's clock is ahead, simulated
+ "keys": "/etc/aquacis/keys.jsonl",          see `keys`
+ "meters": ["KAW-53885758", …],              only these; absent: all
+ "meter_clock_offset_s": -21600,             LoRaWAN meters' own clock minus UTC
+ "meter_clock_offsets_s": {"0013EA…": 0},    … of single meters
+ "outbox": {"rows": …, "bytes": …}, "pace": {…}, "leaks": {…},   see Limit, Pace, leaks.Limits
+ "sources": [{"kind": "chirpstack", "application": "<uuid>", "gateway_eui": "…",
+              "broker": …, "user": …, "password": …},            absent: the broker above
+             {"kind": "lines", "path": "/run/wmbus.fifo", "only_own": false}]}
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ from edge_agent.protocol import Pace
 SECOND_US: Final = 1_000_000
 MASK: Final = "•••"
 KNOWN: Final = frozenset(
-    "gateway broker user password ca_file state clock clock_offset_s keys meters "
-    "meter_clock_offset_s meter_clock_offsets_s outbox pace leaks sources source".split()
+    (
+        *("gateway", "broker", "user", "password", "ca_file", "state", "clock", "clock_offset_s"),
+        *("keys", "meters", "meter_clock_offset_s", "meter_clock_offsets_s"),
+        *("outbox", "pace", "leaks", "sources", "source"),
+    )
 )
 
 T = TypeVar("T")
@@ -199,5 +202,3 @@ def _text(said: Mapping[str, Any], name: str) -> str:
     if not isinstance(given, str) or not given:
         raise ConfigError(f"{name}: a text is expected")
     return given
-
-

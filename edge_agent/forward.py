@@ -151,6 +151,6 @@ class CloudLink:
 
     def _on_message(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         try:
-            self._inbox.put_now(AckReceived(ack=decode_ack(message.payload)))
+            self._inbox.put_now(AckReceived(ack=decode_ack(bytes(message.payload))))
         except UplinkError as error:
             self._log("ack_unreadable", code=error.code, detail=error.detail)

@@ -7,7 +7,7 @@ fraction digits that ChirpStack sends.
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Final
 
@@ -46,13 +46,23 @@ def micros(given: object) -> int:
     )
 
 
+def iso(at: int) -> str:
+    """Write µs since 1970 UTC for people.
+
+    >>> iso(1_500_000)
+    '1970-01-01T00:00:01Z'
+    """
+    moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=at // SECOND_US)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 @lru_cache(maxsize=256)
 def _minute_us(minute: str) -> int:
     try:
-        at = datetime.strptime(minute.replace(" ", "T"), "%Y-%m-%dT%H:%M")
+        at = datetime.strptime(minute.replace(" ", "T") + "+0000", "%Y-%m-%dT%H:%M%z")
     except ValueError:
         raise BadInstant(f"no such minute: {minute}") from None
-    return int(at.replace(tzinfo=timezone.utc).timestamp()) * SECOND_US
+    return int(at.timestamp()) * SECOND_US
 
 
 @lru_cache(maxsize=64)

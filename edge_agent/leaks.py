@@ -107,15 +107,14 @@ def feed(
     """
     if flow is None:
         return Flow(last=point, base=point, recent=(point,)), ()
-    at, register = point
+    at = point[0]
     if at <= flow.last[0]:
-        if flow.last[0] - at <= limits.gap_us:
-            return flow, ()
-        return _restarted(flow, point), ()
+        was_set = flow.last[0] - at > limits.gap_us
+        return (_restarted(flow, point) if was_set else flow), ()
     if not _fits(flow.last, point, limits):
-        if flow.doubt is not NOWHERE and at > flow.doubt[0] and _fits(flow.doubt, point, limits):
-            return _restarted(flow, point), ()
-        return _changed(flow, doubt=point), ()
+        doubted = flow.doubt is not NOWHERE and at > flow.doubt[0]
+        is_new = doubted and _fits(flow.doubt, point, limits)
+        return (_restarted(flow, point) if is_new else _changed(flow, doubt=point)), ()
     burst, burst_found = _burst(flow, meter, point, limits)
     recent = _kept(flow.recent, point, limits)
     if at // HOUR_US == flow.base[0] // HOUR_US or at - flow.base[0] < EVIDENCE_US:
@@ -250,7 +249,7 @@ def _finding(
     level: int,
     is_open: bool,
 ) -> Finding:
-    """Describe an episode: its name from where it `started`, its rate from where it is `measured`."""
+    """Describe an episode; its rate is counted from where it is `measured`."""
     lasted_us = max(1, point[0] - measured[0])
     return Finding(
         kind=kind,

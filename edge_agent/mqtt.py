@@ -20,7 +20,7 @@ MQTTS_PORT: Final = 8883
 
 @value
 class Broker:
-    """Where and as whom to connect. `mqtts` verifies the server against `ca_file` or the system's."""
+    """Where and as whom to connect. TLS verifies the server against `ca_file` or the system's."""
 
     host: str
     port: int
@@ -43,7 +43,9 @@ class Broker:
         client.reconnect_delay_set(min_delay=1, max_delay=RECONNECT_MAX_S)
 
 
-def broker_at(url: str, *, user: str = "", password: str = "", ca_file: str | None = None) -> Broker:
+def broker_at(
+    url: str, *, user: str = "", password: str = "", ca_file: str | None = None
+) -> Broker:
     """Read `mqtt://host[:port]` or `mqtts://…`. Raises ValueError."""
     parts = urlsplit(url)
     if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -62,9 +63,9 @@ UPSERT_CHECKPOINT: Final = "INSERT OR REPLACE INTO checkpoint VALUES (?, ?)"
 class Connection(Protocol):
     """What `sqlite3.Connection` (autocommit) and `apsw.Connection` have in common."""
 
-    def execute(self, sql: str, bindings: Sequence[Any] = ..., /) -> Any: ...
+    def execute(self, sql: str, bindings: Sequence[Any] = ..., /) -> Iterable[Any]: ...
 
-    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Any: ...
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> object: ...
 
     def close(self) -> None: ...
 
@@ -111,8 +112,7 @@ class OutboxUnusable(Exception):
 
 def connect_sqlite(path: Path) -> Connection:
     """Open `path` so that a returned COMMIT means: on the disk."""
-    connection = sqlite3.connect(str(path), isolation_level=None, check_same_thread=False)
-    return connection  # type: ignore[return-value]  # its stub names the parameters
+    return sqlite3.connect(str(path), isolation_level=None, check_same_thread=False)
 
 
 class Outbox:
@@ -150,8 +150,16 @@ class Outbox:
             self._db.execute("INSERT INTO stream VALUES (1, ?, ?, 0, 0, 0, 0)", (stream, now_us))
             self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
+    stream: bytes
+    started_at: int
+    head: int
+    head_at: int
+    acked: int
+    size: int
+    first: int
+
     def _read_stream(self) -> None:
-        self.stream, self.started_at, self.head, self.head_at, self.acked, self.bytes = self._one(
+        self.stream, self.started_at, self.head, self.head_at, self.acked, self.size = self._one(
             "SELECT id, started_at, head, head_at, acked, bytes FROM stream"
         )
         first = self._one("SELECT min(seq) FROM row")[0]
@@ -185,12 +193,12 @@ class Outbox:
                 self._db.executemany(INSERT_ROW, numbered)
             if checkpoints:
                 self._db.executemany(UPSERT_CHECKPOINT, checkpoints.items())
-            trimmed = self._trimmed(seq, self.bytes + added)
+            trimmed = self._trimmed(seq, self.size + added)
             self._db.execute(
-                "UPDATE stream SET head = ?, head_at = ?, bytes = ?", (seq, head_at, trimmed.bytes)
+                "UPDATE stream SET head = ?, head_at = ?, bytes = ?", (seq, head_at, trimmed.size)
             )
         self.head, self.head_at = seq, head_at
-        self.first, self.bytes = trimmed.first, trimmed.bytes
+        self.first, self.size = trimmed.first, trimmed.size
         return trimmed.shed
 
     def acknowledge(self, upto: int, rejected: Sequence[tuple[int, str]] = ()) -> None:
@@ -270,7 +278,7 @@ class Outbox:
         first = self.first
         over = head - first + 1 > self._limit.rows or size > self._limit.bytes
         if not over or first >= head:
-            return _Trimmed(first=first, bytes=size, shed=None)
+            return _Trimmed(first=first, size=size, shed=None)
         keep_rows = self._limit.rows - self._limit.rows // TRIM_SHARE
         keep_bytes = self._limit.bytes - self._limit.bytes // TRIM_SHARE
         cut = max(first, head - keep_rows + 1) if head - first + 1 > self._limit.rows else first
@@ -282,7 +290,7 @@ class Outbox:
         self._drop(first, min(cut - 1, self.acked), acked=1)
         shed = self._drop(max(first, self.acked + 1), cut - 1, acked=0)
         self._merge_gone()
-        return _Trimmed(first=cut, bytes=size - freed, shed=shed)
+        return _Trimmed(first=cut, size=size - freed, shed=shed)
 
     def _bytes_between(self, first: int, last: int) -> int:
         sql = "SELECT count(*), sum(length(payload)) FROM row WHERE seq BETWEEN ? AND ?"
@@ -310,14 +318,15 @@ class Outbox:
             self._db.execute("DELETE FROM gone WHERE first IN (?, ?)", (old[0], new[0]))
             self._db.execute("INSERT INTO gone VALUES (?, ?, ?, ?, ?)", joined)
 
-    def _one(self, sql: str, bindings: Sequence[Any] = ()) -> Any:
-        return next(iter(self._db.execute(sql, bindings)))
+    def _one(self, sql: str, bindings: Sequence[Any] = ()) -> tuple[Any, ...]:
+        row: tuple[Any, ...] = next(iter(self._db.execute(sql, bindings)))
+        return row
 
 
 @value
 class _Trimmed:
     first: int
-    bytes: int
+    size: int
     shed: Shed | None
 
 
@@ -341,10 +350,8 @@ class _Transaction:
         self._roll_back()
 
     def _roll_back(self) -> None:
-        try:
+        with suppress(Exception):  # SQLite may have rolled back by itself already (full disk)
             self._db.execute("ROLLBACK")
-        except Exception:  # noqa: S110  SQLite has rolled back by itself already (full disk)
-            pass
 
 
 def _columns(seq: int, draft: Draft) -> tuple[Any, ...]:

@@ -131,7 +131,9 @@ def acknowledged(
     if ack.resend_from is not None:
         return _rewound(link, ack.resend_from, now_s=now_s, pace=pace)
     if ack.upto <= link.acked:
-        return link, ((Acknowledge(upto=link.acked, rejected=ack.rejected),) if ack.rejected else ())
+        return link, (
+            (Acknowledge(upto=link.acked, rejected=ack.rejected),) if ack.rejected else ()
+        )
     deadline_s = now_s + _patience_s(0, pace, chance)
     sent = max(link.sent, ack.upto)
     link = replace(link, acked=ack.upto, sent=sent, attempt=0, deadline_s=deadline_s)

@@ -18,10 +18,12 @@ from typing import Final
 
 import cbor2
 
+from decoders.decode import decode_lorawan, decode_wmbus
+from decoders.drivers.registry import known_formats
 from decoders.errors import DecodeError, KeyMissing
 from decoders.formats import Formats
+from decoders.ids import WIRE_BYTES, MeterId, dev_eui_text
 from decoders.reading import Telegram
-from decoders.decode import decode_lorawan, decode_wmbus
 from decoders.uplink import MAX_PAYLOAD_BYTES, RowFlag, RowKind
 from decoders.value import value
 from edge_agent import leaks
@@ -48,10 +50,12 @@ class Policy:
     """What the reduction is told once.
 
     keys             M(2) ID(4), as on the air → the meter's AES key
+    only             natural ids of the meters to keep; None = all
     offset_us        a LoRaWAN meter's own clock minus UTC; `offsets_us` per natural id
     """
 
-    keys: Mapping[bytes, bytes]
+    keys: Mapping[bytes, bytes] = field(default_factory=dict)
+    only: frozenset[str] | None = None
     offset_us: int = -6 * HOUR_US  # Mexico City, standard time all year
     offsets_us: Mapping[str, int] | None = None
     limits: leaks.Limits = leaks.DEFAULT_LIMITS
@@ -92,7 +96,7 @@ class State:
 
     policy: Policy
     meters: dict[str, Meter] = field(default_factory=dict)
-    formats: Formats = field(default_factory=Formats)
+    formats: Formats = field(default_factory=known_formats)
     recent: dict[tuple[int, int, int, bytes], None] = field(default_factory=dict)
     caps: dict[str, Cap] = field(default_factory=dict)
     strangers: dict[bytes, int] = field(default_factory=dict)
@@ -102,7 +106,10 @@ class State:
 def heard(state: State, frame: Heard, now: Now) -> tuple[State, tuple[Effect, ...]]:
     """Take one frame."""
     _count(state, "heard")
-    if frame.code:
+    effects: tuple[Effect, ...] = ()
+    if _foreign(state.policy, frame):
+        _count(state, "foreign")
+    elif frame.code:
         effects = _undecodable(state, frame, frame.code, now)
     elif frame.kind == RowKind.LORAWAN:
         effects = _lorawan(state, frame, now)
@@ -149,6 +156,16 @@ def ticked(state: State, now: Now) -> tuple[State, tuple[Effect, ...]]:
 
 def report(said: Mapping[str, object], *, at: int) -> Draft:
     return Draft(heard_at=at, kind=RowKind.REPORT, payload=cbor2.dumps(dict(said)))
+
+
+def _foreign(policy: Policy, frame: Heard) -> bool:
+    """Say whether the frame is of a meter that this gateway was told not to keep."""
+    if policy.only is None:
+        return False
+    if frame.kind == RowKind.LORAWAN:
+        return dev_eui_text(frame.radio) not in policy.only
+    address = frame.frame[2:10]
+    return len(address) == WIRE_BYTES and str(MeterId.from_wire(address)) not in policy.only
 
 
 def _wmbus(state: State, frame: Heard, now: Now) -> tuple[Effect, ...]:

@@ -272,7 +272,7 @@ class Agent:
         return {
             "source_committed": self._committed,
             "outbox_rows": self._outbox.held,
-            "outbox_bytes": self._outbox.bytes,
+            "outbox_bytes": self._outbox.size,
             "outbox_pending": self._outbox.pending,
             "inbox": len(self._inbox),
             "meters": len(self._state.reduction.meters),
@@ -317,7 +317,7 @@ def resident_kib() -> int:
 
 def recovered(outbox: Outbox, policy: reduction.Policy) -> reduction.State:
     """Return the rules' memory as the outbox holds it."""
-    state = reduction.State(policy=policy, formats=reduction.shipped_formats())
+    state = reduction.State(policy=policy)
     for name, packed in outbox.checkpoints():
         if name.startswith(LAYOUT):
             state.formats.learn(packed)

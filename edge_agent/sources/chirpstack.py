@@ -13,7 +13,7 @@ import base64
 import binascii
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import paho.mqtt.client as mqtt
@@ -99,7 +99,7 @@ def _heard(said: Mapping[str, Any], gateway_eui: str | None, token: object) -> H
     )
 
 
-def _level(receivers: Any, gateway_eui: str | None) -> tuple[int, int]:
+def _level(receivers: Iterable[Mapping[str, Any]], gateway_eui: str | None) -> tuple[int, int]:
     """Return dBm and quarter dB of our own radio, else of the receiver that heard it best.
 
     ChirpStack lists receivers in no order, and leaves out values that are zero.
@@ -196,15 +196,16 @@ class ChirpStackSource:
 
     def _on_message(self, client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         token = _Delivery(connection=self._connection, mid=message.mid) if message.qos else None
+        event = bytes(message.payload)
         try:
-            frame = heard_in(message.payload, gateway_eui=self._gateway_eui, token=token)
+            frame = heard_in(event, gateway_eui=self._gateway_eui, token=token)
         except BadEvent as bad:
             self._inbox.put(
                 BadInput(
                     source=self.name,
                     code=bad.code,
                     detail=bad.detail,
-                    given=message.payload[:1024],
+                    given=event[:1024],
                     token=token,
                 )
             )

@@ -268,9 +268,7 @@ class LineSource:
                     self._inbox.put(frame)
             except BadLine as bad:
                 self._inbox.put(
-                    BadInput(
-                        source=self.name, code=bad.code, detail=bad.detail, given=line or b""
-                    )
+                    BadInput(source=self.name, code=bad.code, detail=bad.detail, given=line or b"")
                 )
 
     def _say(self, kind: str, reason: str) -> None:

@@ -1,0 +1,154 @@
+"""aquacis-edge: the agent on a gateway. `aquacis-edge --help` explains itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from edge_agent import VERSION, inspection, selftest
+from edge_agent.clock import SystemClock
+from edge_agent.config import Config, ConfigError, read_config
+from edge_agent.decoding import decode_lines
+from edge_agent.keys import KeyFileUnusable, read_keys
+from edge_agent.outbox import OutboxUnusable
+from edge_agent.wiring import agent_of
+
+EXIT_USAGE: Final = 2
+EXIT_OUTBOX: Final = 74  # EX_IOERR
+EXIT_CONFIG: Final = 78  # EX_CONFIG
+
+HELP: Final = """\
+The agent on a gateway: hears meters, decodes them, finds leaks, keeps what matters on its own
+disk and forwards it until the cloud has said that it holds it.
+
+  aquacis-edge run --config /etc/aquacis/gateway.json     work until SIGTERM or SIGINT
+  aquacis-edge drain --config …                           send what is left, then exit
+  aquacis-edge inspect --config …                         what the outbox holds
+  rtl_wmbus | aquacis-edge decode - --keys keys.jsonl     decode lines, one JSON object each
+  aquacis-edge selftest                                   can this machine do all of it?
+
+The settings file is described in edge_agent/config.py, the key file in edge_agent/keys.py, the
+lines that `decode` and a source of kind "lines" read in edge_agent/sources/lines.py.
+"""
+EXITS: Final = """\
+exit codes:
+   0  done, or stopped by a signal after everything heard was on disk
+   1  selftest failed, or decode met a line that it could not read
+   2  wrong usage
+  74  the outbox cannot be used
+  75  drain: the time was up and rows are left; nothing is lost, run it again
+  77  the broker refused our subscription: its access rules or this gateway's id are wrong
+  78  the settings or the key file are wrong
+logs are JSON on stderr; answers are on stdout.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        return int(given.command(given))
+    except (ConfigError, KeyFileUnusable) as error:
+        log("settings_wrong", reason=str(error))
+        return EXIT_CONFIG
+    except (OutboxUnusable, OSError) as error:
+        log("outbox_unusable", reason=str(error))
+        return EXIT_OUTBOX
+
+
+def log(event: str, **said: object) -> None:
+    """Write one JSON line to stderr."""
+    line = {"at_us": SystemClock().now_us(), "event": event, **said}
+    print(json.dumps(line, ensure_ascii=False, default=str), file=sys.stderr, flush=True)
+
+
+def run(given: argparse.Namespace) -> int:
+    config = _config(given)
+    log("starting", version=VERSION, **config.printable())
+    agent = agent_of(config, log=log)
+    _stop_on_signals(agent.stop)
+    return agent.run()
+
+
+def drain(given: argparse.Namespace) -> int:
+    config = _config(given)
+    agent = agent_of(config, log=log, with_sources=False)
+    _stop_on_signals(agent.stop)
+    return agent.drain(given.timeout)
+
+
+def inspect(given: argparse.Namespace) -> int:
+    return inspection.show(_config(given), as_json=given.json)
+
+
+def decode(given: argparse.Namespace) -> int:
+    keys = read_keys(Path(given.keys)) if given.keys else {}
+    return decode_lines(
+        given.file,
+        keys=keys,
+        already_decrypted=given.already_decrypted,
+        explain=given.explain,
+    )
+
+
+def check_machine(given: argparse.Namespace) -> int:
+    return selftest.run(as_json=given.json)
+
+
+def _config(given: argparse.Namespace) -> Config:
+    return read_config(Path(given.config))
+
+
+def _stop_on_signals(stop: object) -> None:
+    assert callable(stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="aquacis-edge",
+        description=HELP,
+        epilog=EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=VERSION)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, does: object, says: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name, help=says, description=says, epilog=EXITS, formatter_class=parser.formatter_class
+        )
+        added.set_defaults(command=does)
+        return added
+
+    running = command("run", run, "hear, keep and forward until stopped")
+    draining = command("drain", drain, "send what the outbox still holds, then exit")
+    draining.add_argument("--timeout", type=float, default=300.0, metavar="S", help="default 300")
+    looking = command("inspect", inspect, "say what the outbox holds; works while the agent runs")
+    looking.add_argument("--json", action="store_true", help="as one JSON object on stdout")
+    for with_config in (running, draining, looking):
+        with_config.add_argument("--config", required=True, metavar="FILE", help="settings, JSON")
+    reading = command("decode", decode, "decode telegrams, one JSON object a line on stdout")
+    reading.add_argument("file", help="a file of lines, or - for standard input")
+    reading.add_argument("--keys", metavar="FILE", help="meters' keys, JSON lines, mode 0600")
+    reading.add_argument(
+        "--already-decrypted",
+        action="store_true",
+        help="the telegrams were decrypted before they were logged, whatever they say",
+    )
+    reading.add_argument("--explain", action="store_true", help="byte by byte, for people")
+    testing = command(
+        "selftest", check_machine, "decode, decrypt, store and encode on this machine"
+    )
+    testing.add_argument("--json", action="store_true", help="as one JSON object on stdout")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

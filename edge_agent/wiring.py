@@ -1,0 +1,94 @@
+"""Put one agent together from its settings. The only place that names concrete parts."""
+
+from __future__ import annotations
+
+import os
+
+from edge_agent import core, protocol, reduction
+from edge_agent.clock import Clock, clock_from
+from edge_agent.config import ChirpStackConfig, Config, ConfigError, LinesConfig
+from edge_agent.forward import CloudLink
+from edge_agent.keys import KeyFileUnusable, read_keys
+from edge_agent.outbox import Outbox
+from edge_agent.shell import Agent, Log, recovered
+from edge_agent.sources.chirpstack import ChirpStackSource
+from edge_agent.sources.lines import LineSource
+from edge_agent.sources.port import Inbox, Source
+
+OUTBOX_FILE = "outbox.db"
+
+
+def open_outbox(config: Config, clock: Clock) -> Outbox:
+    """Open or make the outbox of a gateway. Raises OutboxUnusable or OSError."""
+    config.state.mkdir(parents=True, exist_ok=True)
+    return Outbox(
+        config.state / OUTBOX_FILE,
+        new_stream=lambda: os.urandom(16),
+        now_us=clock.now_us(),
+        limit=config.limit,
+    )
+
+
+def clock_of(config: Config) -> Clock:
+    """Return the gateway's clock. Raises ConfigError."""
+    try:
+        return clock_from(config.clock, offset_us=config.clock_offset_us)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def agent_of(config: Config, *, log: Log, with_sources: bool = True) -> Agent:
+    """Return an agent that has recovered its memory. Raises ConfigError, OutboxUnusable."""
+    clock = clock_of(config)
+    try:
+        keys = read_keys(config.keys) if config.keys else {}
+    except KeyFileUnusable as error:
+        raise ConfigError(str(error)) from None
+    policy = reduction.Policy(
+        keys=keys,
+        only=config.meters,
+        offset_us=config.meter_offset_us,
+        offsets_us=config.meter_offsets_us,
+        limits=config.limits,
+    )
+    outbox = open_outbox(config, clock)
+    link = protocol.Link(
+        stream=outbox.stream,
+        first=outbox.first,
+        head=outbox.head,
+        acked=outbox.acked,
+        sent=outbox.acked,
+    )
+    inbox = Inbox()
+    sources = config.sources if with_sources else ()
+    return Agent(
+        gateway=config.gateway,
+        state=core.State(reduction=recovered(outbox, policy), link=link, pace=config.pace),
+        outbox=outbox,
+        link=CloudLink(broker=config.broker, gateway=config.gateway, inbox=inbox, log=log),
+        sources=tuple(_source(source, config, inbox, clock) for source in sources),
+        inbox=inbox,
+        clock=clock,
+        log=log,
+    )
+
+
+def _source(
+    source: LinesConfig | ChirpStackConfig, config: Config, inbox: Inbox, clock: Clock
+) -> Source:
+    if isinstance(source, LinesConfig):
+        return LineSource(
+            name=source.name,
+            path=source.path,
+            inbox=inbox,
+            clock=clock,
+            only=config.gateway if source.only_own else None,
+        )
+    return ChirpStackSource(
+        name=source.name,
+        broker=source.broker,
+        client_id=f"aquacis-edge-{config.gateway}-{source.name}",
+        application=source.application,
+        gateway_eui=source.gateway_eui,
+        inbox=inbox,
+    )
