@@ -37,7 +37,7 @@ CLOUD, CITY = "cloud", "city"
 LOOPBACK = "127.0.0.1"
 READY_TIMEOUT_S = 15.0
 MAX_PACKET_BYTES = MAX_MESSAGE_BYTES + 65_536  # our longest message, its topic and header
-MAX_INFLIGHT = 100  # QoS 1 messages on the way to one client: enough to keep a loopback busy
+MAX_INFLIGHT = 2_000  # QoS 1 messages on the way to one client: more than an agent commits at once
 HASH_ROUNDS = 101  # mosquitto's own; the passwords hashed are 192 random bits
 
 

@@ -4,15 +4,13 @@
 
 means: when the wall showed `wall_us`, the city's time was `sim_us`, and since then it has run
 `speed` times as fast. It is written again each second, so that after a kill the city goes on
-where it was, and not where it would have got to meanwhile. A gateway whose clock is wrong gets a
-file of its own, some microseconds off.
+where it was, and not where it would have got to meanwhile.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from decoders.value import value
@@ -30,10 +28,6 @@ class Reading:
 
     def at(self, wall_us: int) -> int:
         return self.sim_us + (wall_us - self.wall_us) * self.speed
-
-    def moved_to(self, wall_us: int) -> Reading:
-        """Return the same line, told from another instant of the wall clock."""
-        return Reading(wall_us=wall_us, sim_us=self.at(wall_us), speed=self.speed)
 
 
 def read(path: Path) -> Reading | None:
@@ -61,12 +55,11 @@ def replace_text(path: Path, text: str, mode: int = 0o644) -> None:
     fresh.replace(path)
 
 
-class ClockFiles:
-    """The city's clock file and those of gateways that are `errors_us` off."""
+class ClockFile:
+    """The clock's one writer."""
 
-    def __init__(self, path: Path, errors_us: Mapping[Path, int]) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._errors_us = errors_us
         self.reading = read(path)
 
     def resume(self, *, wall_us: int, speed: int) -> Reading:
@@ -77,15 +70,12 @@ class ClockFiles:
     def tick(self, wall_us: int, *, speed: int | None = None) -> Reading:
         """Write down how far it has got; from now on at `speed`, if given."""
         assert self.reading is not None, "resume first"
-        moved = self.reading.moved_to(wall_us)
-        return self._keep(Reading(wall_us=wall_us, sim_us=moved.sim_us, speed=speed or moved.speed))
+        sim_us = self.reading.at(wall_us)
+        return self._keep(
+            Reading(wall_us=wall_us, sim_us=sim_us, speed=speed or self.reading.speed)
+        )
 
     def _keep(self, reading: Reading) -> Reading:
         write(self.path, reading)
-        for path, error_us in self._errors_us.items():
-            off = Reading(
-                wall_us=reading.wall_us, sim_us=reading.sim_us + error_us, speed=reading.speed
-            )
-            write(path, off)
         self.reading = reading
         return reading

@@ -39,39 +39,59 @@ class Plant:
 
 NEVER = 1 << 40  # hours: nobody has mended it yet
 
-# (kind, litres an hour, hours before the end of history it began, hours it lasts or None)
-PLANTED: Sequence[tuple[Kind, int, int, int | None]] = (
-    ("continuous", 18, 23, None),  # turns 24 h old within the first simulated hour after history
-    ("burst", 900, 0, 6),  # begins in the very hour in which history ends
-    ("continuous", 12, 30, None),
-    ("continuous", 45, 5 * DAY_H, None),
-    ("continuous", 6, 12 * DAY_H, None),
-    ("continuous", 110, 30 * DAY_H, None),
-    ("continuous", 25, 18 * DAY_H, 3 * DAY_H),  # found and mended: a closed alert
-    ("burst", 750, 9 * DAY_H, 4),
-    ("intermittent", 30, 25 * DAY_H, None),
+
+@value
+class Wish:
+    """A leak the city shall have: it began `age_h` before the end of history, for `lasts_h`."""
+
+    kind: Kind
+    rate_lph: int
+    age_h: int
+    lasts_h: int | None = None
+    wmbus: bool = False  # in a house whose meter speaks wM-Bus
+
+
+WISHES: Sequence[Wish] = (
+    # turns 24 h old within the first simulated hour after history
+    Wish(kind="continuous", rate_lph=18, age_h=23),
+    # begins in the very hour in which history ends
+    Wish(kind="burst", rate_lph=900, age_h=0, lasts_h=6),
+    Wish(kind="continuous", rate_lph=12, age_h=30),
+    Wish(kind="continuous", rate_lph=45, age_h=5 * DAY_H),
+    Wish(kind="continuous", rate_lph=14, age_h=4 * DAY_H, wmbus=True),
+    Wish(kind="continuous", rate_lph=6, age_h=12 * DAY_H),
+    Wish(kind="continuous", rate_lph=110, age_h=30 * DAY_H),
+    # found and mended: closed alerts
+    Wish(kind="continuous", rate_lph=25, age_h=18 * DAY_H, lasts_h=3 * DAY_H),
+    Wish(kind="burst", rate_lph=750, age_h=9 * DAY_H, lasts_h=4),
+    Wish(kind="intermittent", rate_lph=30, age_h=25 * DAY_H),
 )
 
 
-def plant(order: Sequence[int], *, end_h: int, litres: Ints, first_h: int) -> tuple[Plant, ...]:
-    """Choose a household for each of PLANTED, in `order`.
+def plant(
+    *, lorawan: Sequence[int], wmbus: Sequence[int], end_h: int, natural: Ints, first_h: int
+) -> tuple[Plant, ...]:
+    """Choose a household for each of WISHES, in the order given.
 
-    litres  (households, hours) natural use from hour `first_h` on
+    natural   (households, hours) use from hour `first_h` on, without leaks
 
-    A continuous leak goes to a house that used nothing in the hour before it, so that its age is
-    its own. In a city with fewer houses than leaks the last leaks are left out.
+    A leak goes to a house that used nothing in the hour before it, so that its age is its own.
+    In a city with fewer houses than leaks the last leaks are left out.
     """
-    free = list(order)
+    free = {False: list(lorawan), True: list(wmbus)}
     planted = []
-    for kind, rate_lph, age_h, lasts_h in PLANTED:
-        from_h = end_h - age_h
-        quiet = [m for m in free if litres[m, from_h - 1 - first_h] == 0]
-        if not free:
-            break
-        meter = (quiet or free)[0]
-        free.remove(meter)
-        to_h = NEVER if lasts_h is None else from_h + lasts_h
-        planted.append(Plant(meter=meter, kind=kind, rate_lph=rate_lph, from_h=from_h, to_h=to_h))
+    for wish in WISHES:
+        houses = free[wish.wmbus]
+        if not houses:
+            continue
+        from_h = end_h - wish.age_h
+        quiet = [house for house in houses if natural[house, from_h - 1 - first_h] == 0]
+        meter = (quiet or houses)[0]
+        houses.remove(meter)
+        to_h = NEVER if wish.lasts_h is None else from_h + wish.lasts_h
+        planted.append(
+            Plant(meter=meter, kind=wish.kind, rate_lph=wish.rate_lph, from_h=from_h, to_h=to_h)
+        )
     return tuple(planted)
 
 
