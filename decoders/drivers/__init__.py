@@ -1,0 +1,1 @@
+"""One file per meter family: data, its sources, its test telegrams."""

@@ -1,0 +1,64 @@
+"""All drivers, and how a telegram finds its own."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from decoders.drivers.driver import Driver, Field, InfoCode
+from decoders.drivers.kamstrup_water import KAMSTRUP_WATER, KAMSTRUP_WATER_LORAWAN
+from decoders.formats import Formats
+from decoders.ids import MeterId
+from decoders.value import value
+
+DRIVERS: tuple[Driver, ...] = (KAMSTRUP_WATER, KAMSTRUP_WATER_LORAWAN)
+
+
+@value
+class Reader:
+    """A driver with its records found by their heads, as bytes."""
+
+    driver: Driver
+    register: bytes
+    fields: dict[bytes, tuple[Field, ...]]
+    info_codes: dict[bytes, InfoCode]
+
+
+def reader_for_meter(meter: MeterId) -> Reader | None:
+    """The driver that claims a wM-Bus identity."""
+    return _reader_of_type(meter.manufacturer, meter.version, meter.medium)
+
+
+@lru_cache(maxsize=256)
+def reader_for_dev_eui_prefix(prefix: int) -> Reader | None:
+    """The driver that claims the top 24 bits of a DevEUI."""
+    for driver in DRIVERS:
+        if prefix in driver.dev_eui_prefixes:
+            return _reader(driver)
+    return None
+
+
+def known_formats() -> Formats:
+    """A store that knows every compact layout that a driver declares."""
+    return Formats(bytes.fromhex(layout) for driver in DRIVERS for layout in driver.layouts)
+
+
+@lru_cache(maxsize=1024)
+def _reader_of_type(manufacturer: str, version: int, medium: int) -> Reader | None:
+    meter = MeterId(manufacturer=manufacturer, serial="", version=version, medium=medium)
+    for driver in DRIVERS:
+        if driver.claims(meter):
+            return _reader(driver)
+    return None
+
+
+def _reader(driver: Driver) -> Reader:
+    fields: dict[bytes, tuple[Field, ...]] = {}
+    for field in driver.fields:
+        head = bytes.fromhex(field.head)
+        fields[head] = (*fields.get(head, ()), field)
+    return Reader(
+        driver=driver,
+        register=bytes.fromhex(driver.register),
+        fields=fields,
+        info_codes={bytes.fromhex(code.head): code for code in driver.info_codes},
+    )

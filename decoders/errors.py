@@ -1,0 +1,94 @@
+"""Every way in which bytes refuse to become a reading.
+
+DecodeError
+├── CrcMismatch       crc                a checksum that needs no key does not fit: damaged bytes
+├── WrongKey          wrong_key          decrypted, but the checksum inside does not fit
+├── KeyMissing        key_missing        encrypted, and nobody gave a key
+├── Truncated         truncated          the bytes end before the layout does
+├── UnknownFormat     unknown_format     no layout of ours starts like this
+├── UnknownSignature  unknown_signature  a compact frame of a layout that nobody has taught yet
+├── NotForUs          not_for_us         a valid frame, but not of a meter
+├── Unsupported       unsupported        understood well enough to know that we cannot read it
+└── Malformed         malformed          the layout contradicts itself
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DecodeError(Exception):
+    """Bytes that are no telegram, with the layer and the byte where that showed.
+
+    `offset` counts from the first byte of the frame as it is without link-layer CRCs
+    (wM-Bus: the L field; LoRaWAN: the first payload byte).
+    """
+
+    code: ClassVar[str] = "malformed"
+
+    def __init__(self, layer: str, offset: int, detail: str) -> None:
+        super().__init__(layer, offset, detail)
+        self.layer = layer
+        self.offset = offset
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.code} in {self.layer} at byte {self.offset}: {self.detail}"
+
+
+class CrcMismatch(DecodeError):
+    """A checksum that needs no key does not fit."""
+
+    code = "crc"
+
+
+class WrongKey(DecodeError):
+    """Decryption ran, but the checksum inside says that the result is noise."""
+
+    code = "wrong_key"
+
+
+class KeyMissing(DecodeError):
+    """The payload is encrypted and no key was given."""
+
+    code = "key_missing"
+
+
+class Truncated(DecodeError):
+    """The bytes end before the layout does."""
+
+    code = "truncated"
+
+
+class UnknownFormat(DecodeError):
+    """No layout of ours starts like this."""
+
+    code = "unknown_format"
+
+
+class UnknownSignature(DecodeError):
+    """A compact frame whose layout no full frame and no driver has taught yet."""
+
+    code = "unknown_signature"
+
+    def __init__(self, layer: str, offset: int, detail: str, signature: int = 0) -> None:
+        super().__init__(layer, offset, detail)
+        self.signature = signature
+
+
+class NotForUs(DecodeError):
+    """A valid frame that no meter sent."""
+
+    code = "not_for_us"
+
+
+class Unsupported(DecodeError):
+    """Understood well enough to know that we cannot read it."""
+
+    code = "unsupported"
+
+
+class Malformed(DecodeError):
+    """The layout contradicts itself."""
+
+    code = "malformed"

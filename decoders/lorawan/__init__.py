@@ -1,0 +1,1 @@
+"""LoRaWAN: what meters send through a network server."""

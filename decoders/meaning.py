@@ -1,0 +1,167 @@
+"""From records to what a telegram says: in a driver's names, else in the standard's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from decoders.drivers.driver import InfoCode
+from decoders.drivers.registry import Reader
+from decoders.reading import FieldValue
+from decoders.value import value
+from decoders.wmbus.data import (
+    date_of,
+    datetime_of,
+    decimal_of,
+    digits_of,
+    instant_of,
+    litres_of,
+    text_of,
+    to_litres,
+)
+from decoders.wmbus.profile import read_profile, series_of
+from decoders.wmbus.records import Record
+
+# Three bits of an info code say how long an alarm has lasted (Kamstrup's wM-Bus description).
+DURATIONS = (
+    "",
+    "1-8 hours",
+    "9-24 hours",
+    "2-3 days",
+    "4-7 days",
+    "8-14 days",
+    "15-21 days",
+    "22-31 days",
+)
+
+
+@value
+class Said:
+    """The part of a `Telegram` that its records determine; fields as there."""
+
+    fields: dict[str, FieldValue]
+    status: tuple[str, ...]
+    info_code: int | None
+    register_l: int | None
+    series: tuple[tuple[int, int], ...]
+
+
+def said_by(records: tuple[Record, ...], reader: Reader | None) -> Said:
+    """Name and convert every record. Raises Malformed for a profile that contradicts itself."""
+    fields: dict[str, FieldValue] = {}
+    status: tuple[str, ...] = ()
+    info_code = register_l = None
+    for record in records:
+        head = record.shape.head
+        if reader is None:
+            _add_standard(fields, record)
+            continue
+        for field in reader.fields.get(head, ()):
+            found = field.read(record)
+            if found is not None:
+                fields[field.into] = found
+        if head in reader.info_codes:
+            info_code = int.from_bytes(record.data, "little")
+            status = _add_alarms(fields, reader.info_codes[head], info_code)
+        if head == reader.register:
+            register_l = litres_of(record)
+    if reader is None:
+        register_l = _standard_register(records)
+    return Said(
+        fields=fields,
+        status=status,
+        info_code=info_code,
+        register_l=register_l,
+        series=_series(records),
+    )
+
+
+def _add_alarms(fields: dict[str, FieldValue], code: InfoCode, word: int) -> tuple[str, ...]:
+    """Spell out an info code; bits that nobody has named become ERROR_FLAGS_<hex>."""
+    status = [name for bit, name in code.alarms.items() if word >> bit & 1]
+    unnamed = word
+    for bit in code.alarms:
+        unnamed &= ~(1 << bit)
+    for name, shift in code.durations.items():
+        fields[name] = DURATIONS[word >> shift & 7]
+        unnamed &= ~(7 << shift)
+    if unnamed:
+        status.append(f"ERROR_FLAGS_{unnamed:X}")
+    fields["status"] = " ".join(status) or "OK"
+    if code.current is not None:
+        fields[code.current] = " ".join(status)
+    return tuple(status)
+
+
+def _add_standard(fields: dict[str, FieldValue], record: Record) -> None:
+    """A record under the standard's own name; the first of its name wins, as on a display."""
+    meaning = record.shape.meaning
+    if meaning is None or meaning.profile:
+        return
+    found: FieldValue | None = text_of(record)
+    if meaning.unit in ("date", "datetime"):
+        instant, on = instant_of(record), date_of(record)
+        if instant is not None:
+            found = datetime_of(instant).strftime("%Y-%m-%dT%H:%M:%S")
+        elif on is not None:
+            found = on.isoformat()
+    elif found is None:
+        found = decimal_of(record)
+    if found is not None:
+        fields.setdefault(record.shape.name, found)
+
+
+def _volumes(records: Iterable[Record]) -> Iterable[Record]:
+    """Total volumes as the meter counts them: no tariff, no subunit, no limit, no backward flow."""
+    for record in records:
+        shape, meaning = record.shape, record.shape.meaning
+        if meaning is None or meaning.quantity != "volume":
+            continue
+        partial = shape.function or shape.tariff or shape.subunit or meaning.qualifiers
+        if not partial and not meaning.profile:
+            yield record
+
+
+def _standard_register(records: tuple[Record, ...]) -> int | None:
+    """The register now (storage 0), else the newest one that a series starts from."""
+    for record in _volumes(records):
+        if record.shape.storage == 0:
+            return litres_of(record)
+    series = _series(records)
+    return series[0][1] if series else None
+
+
+def _series(records: tuple[Record, ...]) -> tuple[tuple[int, int], ...]:
+    """(instant, litres) of every volume whose instant on the meter's clock the telegram tells.
+
+    A stored volume and the time of the same storage number make one point; an inverse compact
+    profile of that storage number makes the earlier ones.
+    """
+    instants = {
+        record.shape.storage: instant
+        for record in records
+        if record.shape.vib == b"\x6d" and (instant := instant_of(record)) is not None
+    }
+    if not instants:
+        return ()
+    for base in _volumes(records):
+        storage, meaning = base.shape.storage, base.shape.meaning
+        digits = digits_of(base)
+        if storage not in instants or digits is None or meaning is None:
+            continue
+        points: tuple[tuple[int, int], ...] = ((instants[storage], digits),)
+        for record in records:
+            if _profiles(record, base):
+                points = series_of(read_profile(record), base=digits, local_us=instants[storage])
+        return tuple((at, to_litres(raw, meaning.exponent)) for at, raw in points)
+    return ()
+
+
+def _profiles(record: Record, base: Record) -> bool:
+    """Whether `record` is the inverse compact profile that leads back from `base`."""
+    shape, meaning = record.shape, record.shape.meaning
+    return (
+        meaning is not None
+        and meaning.profile
+        and shape.storage == base.shape.storage
+        and shape.vib[0] & 0x7F == base.shape.vib[0]
+    )
