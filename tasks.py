@@ -170,7 +170,7 @@ def node_variables() -> dict[str, str]:
     return {"PATH": f"{home / 'bin'}{os.pathsep}{path}"}
 
 
-def web() -> None:
+def web() -> int:
     """Build the web pages unless what was built came from these very sources."""
     source = ROOT / "cloud" / "portal" / "web"
     digest = hashlib.sha256()
@@ -180,7 +180,7 @@ def web() -> None:
             digest.update(str(relative).encode() + b"\0" + path.read_bytes())
     stamp = source / "dist" / ".built-from"
     if stamp.exists() and stamp.read_text() == digest.hexdigest():
-        return
+        return 0
     print("Building the web pages (once per change)", file=sys.stderr)
     prepared = {**os.environ, **node_variables()}
     for command in (["npm", "ci", "--no-audit", "--no-fund"], ["npm", "run", "build"]):
@@ -194,6 +194,7 @@ def web() -> None:
             print(built.stdout, file=sys.stderr)
             fail(f"{' '.join(command)} failed in {source.relative_to(ROOT)}")
     stamp.write_text(digest.hexdigest())
+    return 0
 
 
 def up(arguments: list[str]) -> NoReturn:
@@ -269,7 +270,7 @@ def commands() -> dict[str, Callable[[list[str]], int]]:
         "x": lambda arguments: run(*arguments),
         "check": lambda _: check(),
         "lock": lambda _: lock(),
-        "web": lambda _: web() or 0,
+        "web": lambda _: web(),
     }
 
 
