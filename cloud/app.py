@@ -7,6 +7,7 @@ import importlib.util
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,16 +16,19 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from cloud.kernel import db, postgres, problems, telemetry, web
+from cloud.kernel import db, problems, telemetry, web
+from cloud.kernel.auth import api as auth_api
+from cloud.kernel.auth import issuer_api
 from cloud.kernel.auth.guard import public
+from cloud.kernel.auth.issuer import Issuer
 from cloud.kernel.auth.keys import LocalKeys
 from cloud.kernel.auth.resource import KeySource, RemoteKeys, TokenVerifier, rules_of
 from cloud.kernel.blobs import FolderBlobs
 from cloud.kernel.clock import Clock, SystemClock, clock_named
 from cloud.kernel.config import Settings
 from cloud.kernel.db import Database
-from cloud.kernel.keyvault import open_vault
-from cloud.kernel.platform import Platform, Pools
+from cloud.kernel.keyvault import KeyVault, open_vault
+from cloud.kernel.platform import Platform, Pools, open_server
 from cloud.kernel.postgres_bus import PostgresBus
 
 CONTEXTS = (db.KERNEL, db.context("metering"), db.context("operations"))
@@ -38,7 +42,7 @@ def open_platform(settings: Settings) -> Platform:
 
     Raises `ServerError`, `db.MigrationChanged`, `db.SchemaIsNewer`, `UnwrapRefused`.
     """
-    server = server_of(settings)
+    server = open_server(settings)
     try:
         database = Database(server.dsn(), server.passwords_path)
         database.migrate(CONTEXTS)
@@ -46,13 +50,6 @@ def open_platform(settings: Settings) -> Platform:
     except BaseException:
         server.stop()
         raise
-
-
-def server_of(settings: Settings) -> postgres.Server:
-    if settings.database_url is None:
-        return postgres.ensure(settings.state)
-    settings.state.mkdir(mode=0o711, parents=True, exist_ok=True)
-    return postgres.YourServer(settings.database_url, settings.state / "passwords.json")
 
 
 def assemble(
@@ -66,11 +63,11 @@ def assemble(
     wall = wall or SystemClock()
     vault = open_vault(settings)
     pools = Pools(database)
-    local = None
+    issuer = None
     keys: KeySource
     if settings.issuer is None:
-        local = LocalKeys(lambda: pools.of("kernel").connection(), vault, wall.now, time.monotonic)
-        keys = local
+        issuer = local_issuer(settings, pools, vault, wall)
+        keys = issuer.keys
     else:
         keys = RemoteKeys(settings.issuer, httpx.Client(), time.monotonic)
     return Platform(
@@ -81,11 +78,21 @@ def assemble(
         blobs=FolderBlobs(settings.state / "blobs"),
         vault=vault,
         tokens=TokenVerifier(rules_of(settings), keys, lambda: wall.now_us() / 1e6),
-        local_keys=local,
+        issuer=issuer,
         pools=pools,
         on_close=on_close,
         ready_checks={"database": lambda: _database_answers(pools)},
     )
+
+
+def local_issuer(settings: Settings, pools: Pools, vault: KeyVault, wall: Clock) -> Issuer:
+    """Make the identity provider of a laptop."""
+
+    def connect() -> AbstractContextManager[db.Connection]:
+        return pools.of("kernel").connection()
+
+    keys = LocalKeys(connect, vault, wall.now, time.monotonic)
+    return Issuer(settings=settings, keys=keys, connect=connect, wall=wall)
 
 
 def create_app(platform: Platform) -> FastAPI:
@@ -101,6 +108,9 @@ def create_app(platform: Platform) -> FastAPI:
     app.add_middleware(web.Envelope, https=platform.settings.base_url.startswith("https://"))
     problems.install(app)
     app.include_router(health_routes(app))
+    app.include_router(auth_api.router)
+    if platform.issuer is not None:
+        app.include_router(issuer_api.router)
     for router in _context_routers():
         app.include_router(router)
     app.include_router(web.pages(DIST))  # last: it answers whatever nobody else did

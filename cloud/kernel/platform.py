@@ -8,7 +8,8 @@ from dataclasses import field
 
 from psycopg_pool import ConnectionPool
 
-from cloud.kernel.auth.keys import LocalKeys
+from cloud.kernel import postgres
+from cloud.kernel.auth.issuer import Issuer
 from cloud.kernel.auth.resource import TokenVerifier
 from cloud.kernel.blobs import BlobStore
 from cloud.kernel.clock import Clock
@@ -43,6 +44,17 @@ class Pools:
             self._held.clear()
 
 
+def open_server(settings: Settings) -> postgres.Server:
+    """Return the database server the settings name, started if it is ours. Stop it.
+
+    Raises `ServerError`.
+    """
+    if settings.database_url is None:
+        return postgres.ensure(settings.state)
+    settings.state.mkdir(mode=0o711, parents=True, exist_ok=True)
+    return postgres.YourServer(settings.database_url, settings.state / "passwords.json")
+
+
 @value
 class Platform:
     """Made once by `cloud.app.open_platform`; closed when the process stops."""
@@ -54,7 +66,7 @@ class Platform:
     blobs: BlobStore
     vault: KeyVault
     tokens: TokenVerifier
-    local_keys: LocalKeys | None  # None: the issuer is somebody else
+    issuer: Issuer | None  # None: the issuer is somebody else
     pools: Pools
     on_close: Callable[[], None] = lambda: None
     ready_checks: Mapping[str, Check] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from cloud.kernel.auth.guard import Guard, Public, public, require, signed_in
 from cloud.kernel.auth.principal import ALL_ADMINISTRATIONS, Principal, Role
+from cloud.kernel.auth.users import ensure_user
 
 __all__ = [
     "ALL_ADMINISTRATIONS",
@@ -9,6 +10,7 @@ __all__ = [
     "Principal",
     "Public",
     "Role",
+    "ensure_user",
     "public",
     "require",
     "signed_in",

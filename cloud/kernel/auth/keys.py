@@ -124,3 +124,15 @@ def _add_key(connection: Connection, vault: KeyVault, now: datetime) -> str:
         [kid, ALGORITHM, Jsonb(public), wrapped, now],
     )
     return kid
+
+
+def rewrap_keys(connection: Connection, vault: KeyVault) -> int:
+    """Seal every private key again under the vault's newest version; return how many."""
+    rows = connection.execute("SELECT kid, wrapped FROM signing_keys FOR UPDATE").fetchall()
+    for kid, wrapped in rows:
+        assert isinstance(wrapped, bytes)
+        again = vault.rewrap(Wrapped.from_bytes(wrapped), _use(str(kid)))
+        connection.execute(
+            "UPDATE signing_keys SET wrapped = %s WHERE kid = %s", [again.to_bytes(), kid]
+        )
+    return len(rows)
