@@ -8,7 +8,6 @@ transaction. Whatever is delivered again is at or before the inbox row, so it is
 
 from __future__ import annotations
 
-import bisect
 import logging
 import threading
 import time
@@ -19,7 +18,6 @@ from typing import Any, Final, Protocol
 import psycopg
 
 from cloud.kernel import deadletter
-from cloud.kernel.blobs import BlobStore
 from cloud.kernel.events import Event, Upcaster, upcast
 from decoders.value import value
 
@@ -72,14 +70,23 @@ class Retry:
         return min(self.cap_s, self.first_s * 2.0 ** min(attempt - 1, 30))
 
 
-@value
-class Page:
+class Page(Protocol):
     """Some consecutive events of one partition, those of other types left out."""
 
-    events: Sequence[Event]
-    tokens: Sequence[Token]  # (events,) growing
-    blobs: Mapping[int, str]  # index of an event whose data is the blob of this address
-    end: Token  # of the last event the log looked at, wanted or not
+    @property
+    def after(self) -> Token:
+        """The token this page was asked for."""
+
+    @property
+    def end(self) -> Token:
+        """The token of the last event the log looked at, wanted or not."""
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """The wanted ones, in order."""
+
+    def token(self, index: int) -> Token:
+        """Return where event `index` stands."""
 
 
 class Log(Protocol):
@@ -111,7 +118,6 @@ class Reader:
         events: Log,
         connect: Callable[[], Connection],
         *,
-        blobs: BlobStore,
         upcasters: Mapping[str, Upcaster],
         retry: Retry,
         stop: threading.Event,
@@ -119,7 +125,6 @@ class Reader:
         self._subscription = subscription
         self._log = events
         self._connect = connect
-        self._blobs = blobs
         self._upcasters = upcasters
         self._retry = retry
         self._stop = stop
@@ -207,12 +212,14 @@ class Reader:
     def _effect(self, partition: str, page: Page, begin: int, end: int) -> None:
         """Run the handler on events begin…end and move the inbox row, in one transaction."""
         connection = self._connected()
-        last = page.end if end == len(page.events) else page.tokens[end - 1]
+        last = page.end if end == len(page.events) else page.token(end - 1)
         with connection.transaction():
             position = self._lock(connection, partition)
-            first = max(begin, bisect.bisect_right(page.tokens, position))
+            first = begin
+            while first < end and page.token(first) <= position:  # delivered again
+                first += 1
             if first < end:
-                events = [self._whole(page, index) for index in range(first, end)]
+                events = newest(page.events[first:end], self._upcasters)
                 self._subscription.handler(connection, events)
                 self._move(connection, partition, last, end - first)
         self._stored[partition] = max(last, position)
@@ -221,14 +228,13 @@ class Reader:
     def _bury(self, partition: str, page: Page, index: int, failure: Exception) -> None:
         """Keep an event as a dead letter and move past it, in one transaction."""
         connection = self._connected()
-        token = page.tokens[index]
+        token = page.token(index)
         with connection.transaction():
             position = self._lock(connection, partition)
             if token > position:
                 letter = deadletter.record_event(
                     connection,
                     page.events[index],
-                    blob=page.blobs.get(index),
                     subscription=self._subscription.name,
                     code=deadletter.code_of(failure),
                     reason="".join(traceback.format_exception(failure)),
@@ -246,12 +252,6 @@ class Reader:
                     },
                 )
         self._stored[partition] = max(token, position)
-
-    def _whole(self, page: Page, index: int) -> Event:
-        """Return an event with its body fetched, in the newest version the consumer knows."""
-        return whole(
-            page.events[index], page.blobs.get(index), blobs=self._blobs, upcasters=self._upcasters
-        )
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
@@ -303,13 +303,6 @@ class Reader:
         )
 
 
-def whole(
-    event: Event, blob: str | None, *, blobs: BlobStore, upcasters: Mapping[str, Upcaster]
-) -> Event:
-    """Return an event with its body fetched from the blob store and upcast to the newest version.
-
-    Raises `BlobMissing`, `BlobDamaged`, or what an upcaster raises.
-    """
-    if blob is not None:
-        event = deadletter.with_data(event, blobs.get(blob))
-    return upcast(event, upcasters) if upcasters else event
+def newest(events: Sequence[Event], upcasters: Mapping[str, Upcaster]) -> Sequence[Event]:
+    """Return events in the newest version the consumer knows."""
+    return [upcast(event, upcasters) for event in events] if upcasters else events

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -81,11 +80,6 @@ def code_of(failure: BaseException) -> str:
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
 
-def with_data(event: Event, data: bytes) -> Event:
-    """Return the event with another body."""
-    return dataclasses.replace(event, data=data)
-
-
 _COLUMNS = (
     "id, kind, origin, administration, code, reason, attempts, first_at, last_at, state, headers,"
     " data, blob"
@@ -96,7 +90,6 @@ def record_event(
     connection: Connection,
     event: Event,
     *,
-    blob: str | None,
     subscription: str,
     code: str,
     reason: str,
@@ -113,8 +106,8 @@ def record_event(
             _shortened(reason),
             attempts,
             json.dumps(headers_of(event)),
-            None if blob else event.data,
-            blob,
+            None if event.blob else event.data,
+            event.blob,
         ),
     ).fetchone()
     assert row is not None

@@ -8,19 +8,16 @@ random number or opens a file.
 from __future__ import annotations
 
 import json
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from cloud.kernel.shards import SHARDS, shard_of, shards_of
 from decoders.value import value
-
-SHARDS: Final = 64
-"""Fixed for ever: a key's shard is its place in every log ever written."""
 
 INLINE_BYTES_MAX: Final = 256 * 1024
 """Above this an event carries a blob reference: Kafka's default message limit is 1 MiB, and a
@@ -32,27 +29,165 @@ ARROW: Final = "application/vnd.apache.arrow.stream"
 Column: TypeAlias = "npt.NDArray[Any] | pa.Array"
 
 
-@value
-class Event:
-    """A fact one context published; `data` is what `content_type` and `dataschema` say."""
+class Attributes(NamedTuple):
+    """What an event says about itself; all but its body."""
 
     id: UUID  # version 7; the same for every delivery of this event
     source: str  # the context that published it, "metering"
     type: str  # "reading.recorded"
+    version: int  # of the body's schema
     time: int  # µs since 1970 UTC, when it happened
-    dataschema: str  # "reading.recorded/1"
-    traceparent: str = ""  # W3C trace context, empty when nobody traces
+    traceparent: str  # W3C trace context, empty when nobody traces
     shard: int  # order holds within one
-    key: int | None = None  # the surrogate key that chose the shard; None for a batch of keys
-    rows: int = 1
-    first_at: int | None = None  # µs, smallest instant inside
-    last_at: int | None = None  # µs, greatest instant inside
-    content_type: str = JSON
-    data: bytes
+    key: int | None  # the surrogate key that chose the shard; None for a batch of keys
+    rows: int
+    first_at: int | None  # µs, smallest instant inside
+    last_at: int | None  # µs, greatest instant inside
+    content_type: str
+    blob: str | None  # where the body is when it was too large to travel
+
+
+class Event:
+    """A fact one context published; never changed once made.
+
+    A received event keeps the bytes it came in and reads them when somebody asks: most handlers
+    want little of it, and a reader handles a hundred thousand events a second.
+    """
+
+    __slots__ = ("_attributes", "_data", "_fetch", "_wire")
+
+    def __init__(
+        self,
+        *,
+        id: UUID,
+        source: str,
+        type: str,
+        time: int,
+        dataschema: str,  # "reading.recorded/1"
+        traceparent: str = "",
+        shard: int,
+        key: int | None = None,
+        rows: int = 1,
+        first_at: int | None = None,
+        last_at: int | None = None,
+        content_type: str = JSON,
+        data: bytes,
+    ) -> None:
+        name, _, version = dataschema.rpartition("/")
+        assert name == type, f"dataschema {dataschema} is not one of {type}"
+        assert 0 <= shard < SHARDS, f"shard {shard}"
+        self._wire = b""
+        self._fetch: Callable[[str], bytes] = _no_blobs
+        self._data: bytes | None = data
+        self._attributes: Attributes | None = Attributes(
+            id,
+            source,
+            type,
+            int(version),
+            time,
+            traceparent,
+            shard,
+            key,
+            rows,
+            first_at,
+            last_at,
+            content_type,
+            None,
+        )
+
+    @classmethod
+    def received(cls, wire: bytes, fetch: Callable[[str], bytes] | None = None) -> Event:
+        """Return the event of a log's bytes; `fetch` gets a body that travels as a blob."""
+        event = cls.__new__(cls)
+        event._wire = wire
+        event._fetch = fetch or _no_blobs
+        event._data = None
+        event._attributes = None
+        return event
+
+    def wire(self, *, blob: str | None = None) -> bytes:
+        """Return the bytes a log stores: the attributes as a line of text, then the body.
+
+        blob   the address under which the caller stored the body, which then stays out
+        """
+        if blob is not None:
+            return _head_of(self.attributes._replace(blob=blob))
+        if not self._wire:
+            assert self._data is not None
+            self._wire = _head_of(self.attributes) + self._data
+        return self._wire
+
+    @property
+    def attributes(self) -> Attributes:
+        if self._attributes is None:
+            self._attributes = _attributes_of(self._wire[: self._wire.index(_END)])
+        return self._attributes
+
+    @property
+    def data(self) -> bytes:
+        """The body. Raises what the blob store raises when it is there and cannot be had."""
+        if self._data is None:
+            data = self._wire[self._wire.index(_END) + 1 :]
+            if not data and self.attributes.blob is not None:
+                data = self._fetch(self.attributes.blob)
+            self._data = data
+        return self._data
+
+    @property
+    def id(self) -> UUID:
+        return self.attributes.id
+
+    @property
+    def source(self) -> str:
+        return self.attributes.source
+
+    @property
+    def type(self) -> str:
+        return self.attributes.type
+
+    @property
+    def time(self) -> int:
+        return self.attributes.time
 
     @property
     def version(self) -> int:
-        return int(self.dataschema.rpartition("/")[2])
+        return self.attributes.version
+
+    @property
+    def dataschema(self) -> str:
+        return f"{self.attributes.type}/{self.attributes.version}"
+
+    @property
+    def traceparent(self) -> str:
+        return self.attributes.traceparent
+
+    @property
+    def shard(self) -> int:
+        return self.attributes.shard
+
+    @property
+    def key(self) -> int | None:
+        return self.attributes.key
+
+    @property
+    def rows(self) -> int:
+        return self.attributes.rows
+
+    @property
+    def first_at(self) -> int | None:
+        return self.attributes.first_at
+
+    @property
+    def last_at(self) -> int | None:
+        return self.attributes.last_at
+
+    @property
+    def content_type(self) -> str:
+        return self.attributes.content_type
+
+    @property
+    def blob(self) -> str | None:
+        return self.attributes.blob
 
     def body(self) -> dict[str, Any]:
         """Return the JSON object of a business fact."""
@@ -70,6 +205,59 @@ class Event:
         return {
             name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names
         }
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Event):
+            return NotImplemented
+        return (*self.attributes[:-1], self.data) == (*other.attributes[:-1], other.data)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"Event({self.dataschema} {self.id} shard {self.shard} rows {self.rows})"
+
+
+def _no_blobs(address: str) -> bytes:
+    raise LookupError(f"event body is blob {address}, and no blob store was given")
+
+
+_END: Final = 10  # the line feed after the attributes
+
+
+def _head_of(attributes: Attributes) -> bytes:
+    """Write attributes as a line of text, in order, separated by `;`; absent ones are empty.
+
+    Short, quick to write and legible in SQL (`split_part(convert_from(wire, 'UTF8'), ';', 7)` is
+    the shard of a JSON event). A later version of the line only adds at its end.
+    """
+    a = attributes
+    head = (
+        f"{a.id.int:032x};{a.source};{a.type};{a.version};{a.time};{a.traceparent};{a.shard};"
+        f"{'' if a.key is None else a.key};{a.rows};{'' if a.first_at is None else a.first_at};"
+        f"{'' if a.last_at is None else a.last_at};{a.content_type};{a.blob or ''}\n"
+    )
+    assert head.count(";") == len(Attributes._fields) - 1, f"separator inside {head}"
+    return head.encode()
+
+
+def _attributes_of(head: bytes) -> Attributes:
+    part = head.decode().split(";")
+    return Attributes(
+        id=UUID(part[0]),
+        source=part[1],
+        type=part[2],
+        version=int(part[3]),
+        time=int(part[4]),
+        traceparent=part[5],
+        shard=int(part[6]),
+        key=int(part[7]) if part[7] else None,
+        rows=int(part[8]),
+        first_at=int(part[9]) if part[9] else None,
+        last_at=int(part[10]) if part[10] else None,
+        content_type=part[11],
+        blob=part[12] or None,
+    )
 
 
 @value
@@ -103,43 +291,6 @@ def uuid7(time_us: int, randomness: bytes) -> UUID:
     )
 
 
-def shard_of(key: int) -> int:
-    """Return the shard of a surrogate key: crc32 of its 8 big-endian bytes, modulo 64."""
-    return zlib.crc32(key.to_bytes(8, "big", signed=True)) % SHARDS
-
-
-def _byte_tables() -> tuple[list[npt.NDArray[np.uint8]], int]:
-    """Return what each byte of a key contributes to its shard, and the shard of key 0.
-
-    crc32 is affine over XOR, and so are its low six bits: the shard of a key is the shard of 0
-    XORed with one table entry per byte.
-    """
-    origin = shard_of(0)
-    tables = [
-        np.array(
-            [
-                zlib.crc32(bytes(7 - place) + bytes([byte]) + bytes(place)) % SHARDS ^ origin
-                for byte in range(256)
-            ],
-            dtype=np.uint8,
-        )
-        for place in range(8)
-    ]
-    return tables, origin
-
-
-_TABLES, _ORIGIN = _byte_tables()
-
-
-def shards_of(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """Return `shard_of` each key, (n,) → (n,)."""
-    octets = np.ascontiguousarray(keys, dtype="<i8").view(np.uint8).reshape(-1, 8)
-    shards = np.full(len(octets), _ORIGIN, dtype=np.uint8)
-    for place, table in enumerate(_TABLES):
-        shards ^= table[octets[:, place]]
-    return shards
-
-
 def json_event(
     kind: EventType,
     body: Mapping[str, Any],
@@ -161,8 +312,41 @@ def json_event(
         shard=shard_of(key),
         key=key,
         content_type=JSON,
-        data=json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(),
+        data=_json(body),
     )
+
+
+def json_events(
+    kind: EventType,
+    facts: Iterable[tuple[int, Mapping[str, Any] | bytes]],
+    *,
+    new_id: Callable[[], UUID],
+    source: str,
+    time: int,
+    traceparent: str = "",
+) -> list[Event]:
+    """Make many business facts of one instant at once, several times faster than one by one.
+
+    facts   (key, body), the body as an object or as JSON already
+    """
+    alone = (0, None, 1, None, None, JSON, None)
+    sample = Attributes(_NO_ID, source, kind.name, kind.version, time, traceparent, *alone)
+    before, after = _head_of(sample).decode()[32:].split(";0;;")
+    return [
+        Event.received(
+            f"{new_id().int:032x}{before};{shard_of(key)};{key};{after}".encode()
+            + (body if isinstance(body, bytes) else _json(body))
+        )
+        for key, body in facts
+    ]
+
+
+_NO_ID: Final = UUID(int=0)
+_json_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _json(body: Mapping[str, Any]) -> bytes:
+    return _json_encoder.encode(body).encode()
 
 
 _IPC_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")

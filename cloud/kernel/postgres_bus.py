@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import psycopg
 from psycopg import sql
@@ -18,12 +19,11 @@ from cloud.kernel.bus import (
     TRANSIENT,
     Connection,
     HeldElsewhere,
-    Page,
     Reader,
     Retry,
     Subscription,
     Token,
-    whole,
+    newest,
 )
 from cloud.kernel.events import Event, Upcaster
 from cloud.kernel.outbox import CHANNEL
@@ -48,6 +48,9 @@ HELD_S: Final = 0.5
 
 XID8_OID: Final = 5069
 
+Rows = list[tuple[int, int, bytes | None]]
+"""xid, id and the event's bytes; None for one that nobody here wants."""
+
 
 class Database(Protocol):
     """What the bus needs of `cloud.kernel.db`."""
@@ -56,41 +59,76 @@ class Database(Protocol):
         """Return a new connection as the login role of `context` (or of the relay)."""
 
 
-class PostgresLog:
-    """Reads the outboxes of some contexts through the relay's own connection."""
+class PostgresPage:
+    """A page over the rows as they came; see `bus.Page`."""
 
-    def __init__(self, connect: Callable[[], Connection], sources: Sequence[str]) -> None:
+    def __init__(self, rows: Rows, after: Token, fetch: Callable[[str], bytes]) -> None:
+        self.after = after
+        self.end: Token = (rows[-1][0], rows[-1][1]) if rows else after
+        received = Event.received
+        self.events = [received(wire, fetch) for _, _, wire in rows if wire is not None]
+        self._rows = rows
+
+    def token(self, index: int) -> Token:
+        if len(self._rows) != len(self.events):
+            self._rows = [row for row in self._rows if row[2] is not None]
+        xid, number, _ = self._rows[index]
+        return (xid, number)
+
+
+class PostgresLog:
+    """Reads the outboxes of some contexts through the relay's own connection.
+
+    While there is a backlog the next page is fetched by a thread of its own as soon as one is
+    handed out, so the server searches and sends while the handler works and commits.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Connection], sources: Sequence[str], blobs: BlobStore
+    ) -> None:
         self._connect = connect
+        self._blobs = blobs
         self._sources = tuple(sources)
         self._connection: Connection | None = None
+        self._fetcher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bus fetch")
+        self._ahead: dict[str, tuple[Token, Future[Rows]]] = {}
         self._limits = dict.fromkeys(self._sources, 64)  # grows once the events are known small
 
     def partitions(self) -> Sequence[str]:
         return self._sources
 
-    def read(self, partition: str, *, after: Token, types: frozenset[str]) -> Page:
+    def read(self, partition: str, *, after: Token, types: frozenset[str]) -> PostgresPage:
         limit = self._limits[partition]
+        rows = self._fetched(partition, after, types, limit)
+        page = PostgresPage(rows, after, self._blobs.get)
+        if len(rows) == limit:
+            limit = self._limits[partition] = _next_limit(rows)
+            coming = self._fetcher.submit(self._fetch, partition, page.end, types, limit)
+            self._ahead[partition] = (page.end, coming)
+        return page
+
+    def close(self) -> None:
+        self._fetcher.shutdown(cancel_futures=True)
+        self._fetcher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bus fetch")
+        self._ahead.clear()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _fetched(self, partition: str, after: Token, types: frozenset[str], limit: int) -> Rows:
+        token, coming = self._ahead.pop(partition, (None, None))
+        if coming is None:
+            return self._fetch(partition, after, types, limit)
+        rows = coming.result()
+        return rows if token == after else self._fetch(partition, after, types, limit)
+
+    def _fetch(self, partition: str, after: Token, types: frozenset[str], limit: int) -> Rows:
+        """Run the query; never by two threads at once, `read` waits for what it submitted."""
         with self._connected().cursor(binary=True) as cursor:
             cursor.execute(
                 _query(partition), (list(types), str(after[0]), after[1], limit), prepare=True
             )
-            rows = cursor.fetchall()
-        if not rows:
-            return Page(events=(), tokens=(), blobs={}, end=after)
-        self._limits[partition] = _next_limit(rows)
-        end = (rows[-1][0], rows[-1][1])
-        rows = [row for row in rows if row[2] is not None]
-        return Page(
-            events=[_event(row) for row in rows],
-            tokens=[(row[0], row[1]) for row in rows],
-            blobs={i: row[-1] for i, row in enumerate(rows) if row[-1] is not None},
-            end=end,
-        )
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+            return cursor.fetchall()
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
@@ -107,36 +145,16 @@ class PostgresLog:
 def _query(source: str) -> sql.Composed:
     # An event nobody here wants comes as a bare token: its body never leaves the server.
     return sql.SQL(
-        "SELECT o.xid, o.id, w.event_id, w.source, w.type, w.version, w.time, w.traceparent,"
-        " w.shard, w.key, w.rows, w.first_at, w.last_at, w.content_type, w.data, w.blob"
-        " FROM {outbox} o LEFT JOIN LATERAL (SELECT o.*) w ON o.type = ANY(%b)"
-        " WHERE (o.xid, o.id) > (%b::text::xid8, %b)"
-        " AND o.xid < pg_snapshot_xmin(pg_current_snapshot())"
-        " ORDER BY o.xid, o.id LIMIT %b"
+        "SELECT xid, id, CASE WHEN type = ANY(%b) THEN wire END FROM {outbox}"
+        " WHERE (xid, id) > (%b::text::xid8, %b)"
+        " AND xid < pg_snapshot_xmin(pg_current_snapshot())"
+        " ORDER BY xid, id LIMIT %b"
     ).format(outbox=sql.Identifier(source, "outbox"))
 
 
-def _next_limit(rows: Sequence[Sequence[Any]]) -> int:
-    size = sum(len(row[-2]) for row in rows if row[-2] is not None)
+def _next_limit(rows: Rows) -> int:
+    size = sum([len(wire) for _, _, wire in rows if wire is not None])
     return max(1, min(PAGE_EVENTS_MAX, 2 * len(rows), PAGE_BYTES * len(rows) // max(size, 1)))
-
-
-def _event(row: Sequence[Any]) -> Event:
-    return Event(
-        id=row[2],
-        source=row[3],
-        type=row[4],
-        time=row[6],
-        dataschema=f"{row[4]}/{row[5]}",
-        traceparent=row[7],
-        shard=row[8],
-        key=row[9],
-        rows=row[10],
-        first_at=row[11],
-        last_at=row[12],
-        content_type=row[13],
-        data=row[14] or b"",
-    )
 
 
 class PostgresBus:
@@ -201,10 +219,8 @@ class PostgresBus:
         def handle(connection: Connection, letter: deadletter.DeadLetter) -> None:
             if letter.kind != "event" or letter.origin not in handlers:
                 raise LookupError(f"dead letter {number} belongs to no subscription here")
-            event = whole(
-                letter.event(self._blobs), None, blobs=self._blobs, upcasters=self._upcasters
-            )
-            handlers[letter.origin].handler(connection, [event])
+            events = newest([letter.event(self._blobs)], self._upcasters)
+            handlers[letter.origin].handler(connection, events)
 
         with self._database.connect(consumer) as connection:
             connection.autocommit = True
@@ -214,9 +230,8 @@ class PostgresBus:
     def _reader(self, subscription: Subscription, stop: threading.Event) -> Iterator[Reader]:
         reader = Reader(
             subscription,
-            PostgresLog(lambda: self._database.connect(RELAY), self._sources),
+            PostgresLog(lambda: self._database.connect(RELAY), self._sources, self._blobs),
             lambda: self._database.connect(subscription.consumer),
-            blobs=self._blobs,
             upcasters=self._upcasters,
             retry=self._retry,
             stop=stop,

@@ -6,29 +6,16 @@
 CREATE SEQUENCE outbox_id_seq;
 
 CREATE TABLE outbox (
-    xid          xid8     NOT NULL DEFAULT pg_current_xact_id(),
-    id           bigint   NOT NULL DEFAULT nextval('outbox_id_seq'),
-    day          date     NOT NULL DEFAULT (now() AT TIME ZONE 'UTC')::date,  -- partition key alone
-    event_id     uuid     NOT NULL,
-    source       text     NOT NULL,
-    type         text     NOT NULL,
-    version      smallint NOT NULL,
-    time         bigint   NOT NULL,  -- microseconds since 1970 UTC, when it happened
-    traceparent  text     NOT NULL,
-    shard        smallint NOT NULL CHECK (shard BETWEEN 0 AND 63),
-    key          bigint,
-    rows         integer  NOT NULL,
-    first_at     bigint,
-    last_at      bigint,
-    content_type text     NOT NULL,
-    data         bytea,              -- NULL when the body is the blob
-    blob         text,               -- SHA-256 address in the blob store
-    PRIMARY KEY (xid, id, day),
-    CHECK ((data IS NULL) <> (blob IS NULL))
+    xid  xid8   NOT NULL DEFAULT pg_current_xact_id(),
+    id   bigint NOT NULL DEFAULT nextval('outbox_id_seq'),
+    day  date   NOT NULL DEFAULT (now() AT TIME ZONE 'UTC')::date,  -- partition key, nothing else
+    type text   NOT NULL,  -- what readers filter by
+    wire bytea  NOT NULL,  -- the attributes as a line of text, then the body: cloud/kernel/events.py
+    PRIMARY KEY (xid, id, day)
 ) PARTITION BY RANGE (day);
 
 -- The body is already compressed or too small to be worth it.
-ALTER TABLE outbox ALTER COLUMN data SET STORAGE EXTERNAL;
+ALTER TABLE outbox ALTER COLUMN wire SET STORAGE EXTERNAL;
 
 -- A safety net: publishing never fails because nobody made today's partition.
 CREATE TABLE outbox_default PARTITION OF outbox DEFAULT;
@@ -36,7 +23,7 @@ CREATE TABLE outbox_default PARTITION OF outbox DEFAULT;
 -- Make the partitions of the days first_day … first_day + days − 1; return how many are new. A
 -- day that already has rows in the safety net stays there.
 CREATE FUNCTION outbox_make_partitions(first_day date, days integer) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     made integer := 0;
     wanted date;
@@ -59,7 +46,7 @@ END $$;
 -- the first that somebody still needs.
 CREATE FUNCTION outbox_drop_partitions(keep_from date, passed_xid xid8, passed_id bigint)
 RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     dropped integer := 0;
     name text;
@@ -83,6 +70,9 @@ BEGIN
     DELETE FROM outbox_default WHERE day < keep_from AND (xid, id) <= (passed_xid, passed_id);
     RETURN dropped;
 END $$;
+
+-- For the context itself, not for the relay, which only reads.
+REVOKE EXECUTE ON FUNCTION outbox_make_partitions, outbox_drop_partitions FROM PUBLIC;
 
 SELECT outbox_make_partitions((now() AT TIME ZONE 'UTC')::date, 3);
 
