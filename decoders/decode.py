@@ -44,6 +44,14 @@ def decode_wmbus(
     raise refused
 
 
+def claimed_sender(frame: bytes) -> MeterId | None:
+    """Who a wM-Bus frame says it is from, so that its key can be looked up; None: no header.
+
+    The address is at the same place in every link format. Nothing is checked here.
+    """
+    return MeterId.from_wire(frame[2:10]) if len(frame) > link.HEADER_BYTES else None
+
+
 def decode_lorawan(
     payload: bytes,
     *,
