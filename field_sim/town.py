@@ -29,7 +29,7 @@ from field_sim.plants import plant
 from field_sim.radio import DAY_H, SECOND_US, Air, Gateway, Outage, gateways, outages
 
 HISTORY_H = 40 * DAY_H
-BEFORE_H = 48  # hours of registers before the first uplink: it reaches back 32, and to midnight
+BEFORE_H = 49  # hours of registers before the first uplink: it reaches 32 h back, the daily 48 h
 WMBUS_SHARE = 20  # every twentieth meter speaks wM-Bus
 LONGEST_DELAY_H = 11  # of an event: the cut link and its backlog; so far back a restart looks
 BACKLOG_SPEED = 60  # how much faster than it was heard a cut gateway's backlog comes
@@ -100,13 +100,15 @@ class Town:
         registers = self.households.registers(hour - telegrams.PROFILE_H, telegrams.PROFILE_H + 1)
         draws = {what: self._draws(hour, what) for what in (HOURLY, DAILY)}
         since = hour - self.plan.first_h
+        midnight_h = telegrams.last_midnight_h(hour)
+        midnight = self.households.registers(midnight_h - DAY_H, DAY_H + 1)
         for meter in self.lorawan:
             row = registers[meter.household]
             payload = telegrams.hourly(hour, row.tolist())
             counter = meter.counter(since)
             yield from self._heard(meter, (hour, HOURLY), (counter, payload), draws[HOURLY])
             if meter.sends_daily(since):
-                payload = telegrams.daily(hour, int(row[-1]), row[-25:].tolist())
+                payload = telegrams.daily(midnight_h, midnight[meter.household].tolist())
                 yield from self._heard(meter, (hour, DAILY), (counter + 1, payload), draws[DAILY])
 
     def _draws(self, hour: int, what: int) -> Draws:
