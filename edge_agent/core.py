@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_agent import inputs, protocol, reduction
+from edge_agent import caps, inputs, protocol, reduction
 from edge_agent.inputs import Input, Now
 
 Effect = reduction.Effect | protocol.Effect
@@ -84,4 +84,4 @@ def _shed(told: inputs.Committed, now: Now) -> tuple[Effect, ...]:
         "from_at": told.shed_from_at,
         "to_at": told.shed_to_at,
     }
-    return (inputs.Store(rows=(reduction.report(said, at=now.at),)),)
+    return (inputs.Store(rows=(caps.report(said, at=now.at),)),)

@@ -10,7 +10,6 @@ A state is used up by the call that gets it: go on with the returned one.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -27,7 +26,9 @@ from decoders.reading import Telegram
 from decoders.uplink import MAX_PAYLOAD_BYTES, RowFlag, RowKind
 from decoders.value import value
 from edge_agent import leaks
+from edge_agent.caps import Caps, report
 from edge_agent.inputs import BadInput, Forget, Heard, Now, Settle, SourceChanged, Store
+from edge_agent.memory import NEW_METER, Meter, with_flow
 from edge_agent.outbox import Draft
 
 HOUR_US: Final = leaks.HOUR_US
@@ -36,7 +37,6 @@ DAY_US: Final = 24 * HOUR_US
 MAX_METERS: Final = 20_000  # five times what a gateway hears; about 1 KB each
 MAX_STRANGERS: Final = 4096  # meters whose keys we lack, heard this hour
 RECENT_UPLINKS: Final = 8192  # about 2 MB; an hour of 4,000 meters heard twice
-UNDECODABLE_PER_HOUR: Final = 60  # rows for each code
 EXTREMES_PER_DAY: Final = 48  # rows for each meter
 REPORT_TEXT_BYTES: Final = 512  # of a bad line, in its report
 
@@ -61,35 +61,6 @@ class Policy:
     limits: leaks.Limits = leaks.DEFAULT_LIMITS
 
 
-@value
-class Meter:
-    """What is remembered of one meter. Hours and days are numbered since 1970, UTC."""
-
-    hour: int = -1  # of the newest stored telegram with a register
-    bare_hour: int = -1  # … and without one
-    info_code: int = -1
-    counter: int = 0  # LoRaWAN: of the uplink that fed the rules last
-    session: int = 0
-    day: int = -1
-    extremes: tuple[tuple[float, float] | None, ...] = ()
-    extreme_rows: int = 0
-    flow: leaks.Flow | None = None
-
-
-NEW_METER: Final = Meter()
-
-
-@dataclass
-class Cap:
-    """How many rows of one code this hour took, and what it held back."""
-
-    hour: int
-    stored: int = 0
-    suppressed: int = 0
-    from_at: int = 0
-    to_at: int = 0
-
-
 @dataclass
 class State:
     """Everything remembered between frames. Bounded by the limits above."""
@@ -98,7 +69,7 @@ class State:
     meters: dict[str, Meter] = field(default_factory=dict)
     formats: Formats = field(default_factory=known_formats)
     recent: dict[tuple[int, int, int, bytes], None] = field(default_factory=dict)
-    caps: dict[str, Cap] = field(default_factory=dict)
+    caps: Caps = field(default_factory=Caps)
     strangers: dict[bytes, int] = field(default_factory=dict)
     figures: dict[str, int] = field(default_factory=dict)
 
@@ -145,17 +116,8 @@ def source_changed(
 
 def ticked(state: State, now: Now) -> tuple[State, tuple[Effect, ...]]:
     """Report what the caps of past hours held back."""
-    hour = now.at // HOUR_US
-    rows: list[Draft] = []
-    for code, cap in list(state.caps.items()):
-        if cap.hour != hour:
-            rows += _suppressed(code, cap, now)
-            del state.caps[code]
-    return state, (Store(rows=tuple(rows)),) if rows else ()
-
-
-def report(said: Mapping[str, object], *, at: int) -> Draft:
-    return Draft(heard_at=at, kind=RowKind.REPORT, payload=cbor2.dumps(dict(said)))
+    rows = state.caps.reports(now.at)
+    return state, (_stored(state, rows),) if rows else ()
 
 
 def _foreign(policy: Policy, frame: Heard) -> bool:
@@ -189,7 +151,7 @@ def _wmbus(state: State, frame: Heard, now: Now) -> tuple[Effect, ...]:
     if telegram.register_l is not None:
         point = (frame.heard_at, telegram.register_l)
         flow, found = leaks.feed(meter.flow, name, point, state.policy.limits)
-        meter = _with_flow(meter, flow, counter=0, session=0)
+        meter = with_flow(meter, flow)
     effects = _remembered(state, name, meter)
     rows = [_draft(frame, flags)] if wanted or layouts else []
     rows += [_anomaly(finding, frame) for finding in found]
@@ -336,14 +298,13 @@ def _anomaly(finding: leaks.Finding, frame: Heard) -> Draft:
 def _stranger(state: State, frame: Heard, error: KeyMissing, now: Now) -> tuple[Effect, ...]:
     """A meter whose key only the cloud may have: its first telegram of each hour is kept."""
     hour, address = frame.heard_at // HOUR_US, frame.frame[2:10]
+    _count(state, f"undecodable_{error.code}")
     if state.strangers.get(address) == hour:
-        _hold_back(_cap(state, error.code, now), frame.heard_at)
-        _count(state, f"undecodable_{error.code}")
-        return ()
+        reports = state.caps.hold_back(error.code, frame.heard_at, now.at)
+        return (_stored(state, reports),) if reports else ()
     if address not in state.strangers and len(state.strangers) >= MAX_STRANGERS:
         del state.strangers[next(iter(state.strangers))]
     state.strangers[address] = hour
-    _count(state, f"undecodable_{error.code}")
     return (_stored(state, (_draft(frame, RowFlag.UNDECODABLE),)),)
 
 
@@ -354,43 +315,8 @@ def _undecodable(state: State, frame: Heard, code: str, now: Now) -> tuple[Effec
 
 def _capped(state: State, code: str, row: Draft, now: Now) -> tuple[Effect, ...]:
     """Store `row` unless its code has had its rows this hour."""
-    before = state.caps.get(code)
-    cap = _cap(state, code, now)
-    rows: list[Draft] = []
-    if before is not None and before is not cap:
-        rows += _suppressed(code, before, now)
-    if cap.stored < UNDECODABLE_PER_HOUR:
-        cap.stored += 1
-        rows.append(row)
-    else:
-        _hold_back(cap, row.heard_at)
-    return (_stored(state, tuple(rows)),) if rows else ()
-
-
-def _cap(state: State, code: str, now: Now) -> Cap:
-    cap = state.caps.get(code)
-    if cap is None or cap.hour != now.at // HOUR_US:
-        cap = state.caps[code] = Cap(hour=now.at // HOUR_US)
-    return cap
-
-
-def _hold_back(cap: Cap, heard_at: int) -> None:
-    cap.from_at = min(cap.from_at, heard_at) if cap.suppressed else heard_at
-    cap.to_at = max(cap.to_at, heard_at)
-    cap.suppressed += 1
-
-
-def _suppressed(code: str, cap: Cap, now: Now) -> list[Draft]:
-    if not cap.suppressed:
-        return []
-    said = {
-        "kind": "suppressed",
-        "code": code,
-        "count": cap.suppressed,
-        "from_at": cap.from_at,
-        "to_at": cap.to_at,
-    }
-    return [report(said, at=now.at)]
+    rows = state.caps.passed(code, row, now.at)
+    return (_stored(state, rows),) if rows else ()
 
 
 def _draft(frame: Heard, flags: int) -> Draft:
@@ -430,47 +356,5 @@ def _remembered(state: State, name: str, meter: Meter) -> tuple[Effect, ...]:
     return effects
 
 
-def _with_flow(meter: Meter, flow: leaks.Flow, *, counter: int, session: int) -> Meter:
-    return Meter(
-        hour=meter.hour,
-        bare_hour=meter.bare_hour,
-        info_code=meter.info_code,
-        counter=counter,
-        session=session,
-        day=meter.day,
-        extremes=meter.extremes,
-        extreme_rows=meter.extreme_rows,
-        flow=flow,
-    )
-
-
 def _count(state: State, figure: str) -> None:
     state.figures[figure] = state.figures.get(figure, 0) + 1
-
-
-_MEMORY: Final = struct.Struct("<BqqqII")
-_MEMORY_VERSION: Final = 1
-
-
-def pack(meter: Meter) -> bytes:
-    """Return what a restart must not forget of a meter. The day's extremes may start afresh."""
-    head = _MEMORY.pack(
-        *(_MEMORY_VERSION, meter.hour, meter.bare_hour, meter.info_code),
-        *(meter.counter, meter.session),
-    )
-    return head + (leaks.pack(meter.flow) if meter.flow is not None else b"")
-
-
-def unpack(packed: bytes) -> Meter | None:
-    """Read what `pack` wrote; None where another version did."""
-    if len(packed) < _MEMORY.size or packed[0] != _MEMORY_VERSION:
-        return None
-    _, hour, bare_hour, info_code, counter, session = _MEMORY.unpack_from(packed)
-    return Meter(
-        hour=hour,
-        bare_hour=bare_hour,
-        info_code=info_code,
-        counter=counter,
-        session=session,
-        flow=leaks.unpack(packed[_MEMORY.size :]),
-    )

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from edge_agent import VERSION, core, inputs, protocol, reduction
+from edge_agent import VERSION, core, inputs, memory, protocol, reduction
 from edge_agent.clock import Clock
 from edge_agent.forward import CloudLink, Echo, batch_of
 from edge_agent.inputs import Heard, Now
@@ -208,7 +208,7 @@ class Agent:
 
     def _checkpoints(self, group: Group) -> dict[str, bytes]:
         meters = self._state.reduction.meters
-        named = {METER + n: reduction.pack(meters[n]) for n in group.remember if n in meters}
+        named = {METER + n: memory.pack(meters[n]) for n in group.remember if n in meters}
         return named | {LAYOUT + layout.hex(): layout for layout in group.layouts}
 
     def _tell_committed(self, shed: Shed | None, group: Group) -> None:
@@ -322,7 +322,7 @@ def recovered(outbox: Outbox, policy: reduction.Policy) -> reduction.State:
         if name.startswith(LAYOUT):
             state.formats.learn(packed)
         elif name.startswith(METER):
-            meter = reduction.unpack(packed)
+            meter = memory.unpack(packed)
             if meter is not None:
                 state.meters[name[len(METER) :]] = meter
     return state

@@ -85,7 +85,7 @@ def _json(text: str, *, now_us: int, only: str | None) -> tuple[Heard, ...]:
     if not isinstance(said, dict):
         raise BadLine("malformed", f"a JSON object is expected, got {type(said).__name__}")
     gateway = said.get("gateway")
-    if only is not None and gateway not in {None, only}:
+    if only is not None and gateway not in (None, only):
         return ()
     try:
         heard_at = now_us if said.get("heard_at") is None else micros(said["heard_at"])
@@ -103,7 +103,7 @@ def _wmbus(said: Mapping[str, Any], heard_at: int) -> tuple[Heard, ...]:
     if key is not None and len(key) != AES_KEY_BYTES:
         raise BadLine("malformed", f"key_hex: 32 hex digits are expected, got {2 * len(key)}")
     flags = RowFlag.ALREADY_DECRYPTED if said.get("already_decrypted") else RowFlag(0)
-    priors = said.get("prior_telegrams_hex") or ()
+    priors = said.get("prior_telegrams_hex") or []
     if not isinstance(priors, list):
         raise BadLine("malformed", "prior_telegrams_hex: a list is expected")
     frames = [(_hex(p, "prior_telegrams_hex"), flags | RowFlag.TEACHES_FORMAT) for p in priors]

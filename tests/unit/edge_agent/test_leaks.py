@@ -1,0 +1,231 @@
+"""The streaming leak rules, against worked registers and against what they must never do."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent import leaks
+from edge_agent.leaks import HOUR_US, MINUTE_US, Finding, Flow, Limits, Point, episode_id, feed
+
+METER = "KAW-53885758"
+MONDAY = 1_772_409_600_000_000  # 2026-03-02T00:00:00Z
+
+
+def points(litres_an_hour: list[int], *, start: int = MONDAY) -> list[Point]:
+    """Hourly samples of a register that grows by the given litres each hour."""
+    register, samples = 1_000_000, [(start, 1_000_000)]
+    for i, litres in enumerate(litres_an_hour, start=1):
+        register += litres
+        samples.append((start + i * HOUR_US, register))
+    return samples
+
+
+def found_in(samples: list[Point], limits: Limits = leaks.DEFAULT_LIMITS) -> list[Finding]:
+    flow: Flow | None = None
+    found: list[Finding] = []
+    for sample in samples:
+        flow, more = feed(flow, METER, sample, limits)
+        found += more
+    return found
+
+
+def test_a_leak_opens_after_24_hours_escalates_at_48_and_72_and_closes_with_an_hour_of_rest() -> (
+    None
+):
+    found = found_in(points([10] * 80 + [0]))
+
+    assert [(f.state, f.level) for f in found] == [
+        ("open", 24),
+        ("open", 48),
+        ("open", 72),
+        ("closed", 72),
+    ]
+    assert [(f.ended_at - MONDAY) // HOUR_US for f in found] == [24, 48, 72, 81]
+    assert {f.episode for f in found} == {episode_id(METER, "continuous_flow", MONDAY)}
+    assert (found[0].rate_lph, found[0].litres) == (10, 240)
+
+
+def test_the_limit_itself_is_not_above_the_limit() -> None:
+    half_litres = [2, 3] * 40
+
+    assert found_in(points(half_litres), Limits(continuous_lph=3)) == []
+    assert found_in(points([3] * 30), Limits(continuous_lph=2.5))[0].level == 24
+
+
+def test_one_hour_without_flow_in_the_first_day_is_a_household_not_a_leak() -> None:
+    assert found_in(points(([20] * 23 + [2]) * 5)) == []
+
+
+def test_a_gap_of_more_than_three_hours_breaks_the_evidence() -> None:
+    samples = points([10] * 40)
+    with_gap = samples[:20] + samples[24:]
+
+    assert found_in(with_gap) == []
+    assert [f.level for f in found_in(samples[:20] + samples[22:])] == [24]
+
+
+def test_a_gap_does_not_close_an_open_leak_but_a_gap_without_flow_does() -> None:
+    leak = points([10] * 30)
+    later = leak[-1][0] + 5 * HOUR_US
+
+    flowing = found_in([*leak, (later, leak[-1][1] + 50)])
+    resting = found_in([*leak, (later, leak[-1][1])])
+
+    assert [f.state for f in flowing] == ["open"]
+    assert [f.state for f in resting] == ["open", "closed"]
+
+
+def test_reads_a_minute_early_or_late_do_not_hide_a_leak() -> None:
+    wobble = [0, 50, -55, 20, -40, 58, 3]
+    samples = [
+        (at + 10 * MINUTE_US + wobble[i % 7] * 1_000_000, register)
+        for i, (at, register) in enumerate(points([10] * 26))
+    ]
+
+    assert [f.level for f in found_in(samples)] == [24]
+
+
+def test_telegrams_every_16_seconds_are_judged_by_the_hour() -> None:
+    """A litre in sixteen seconds reads as 225 l/h, none as 0: neither is the flow."""
+    steps = 26 * 225
+    leaking = [(MONDAY + i * 16_000_000, 500 + i * 5 // 225) for i in range(steps)]
+    tight = [(MONDAY + i * 16_000_000, 500 + i * 2 // 225) for i in range(steps)]
+
+    assert [(f.kind, f.level) for f in found_in(leaking)] == [("continuous_flow", 24)]
+    assert found_in(tight) == []
+
+
+def test_two_gateways_that_hear_different_telegrams_name_the_same_episode() -> None:
+    telegrams = [(MONDAY + i * 16_000_000, 500 + i * 10 // 225) for i in range(25 * 225)]
+
+    one, other = found_in(telegrams[::3]), found_in(telegrams[1::7])
+
+    assert [f.episode for f in one] == [f.episode for f in other] != []
+
+
+def test_a_burst_opens_after_an_hour_above_a_fifth_of_q3_and_closes_below() -> None:
+    found = found_in(points([20, 700, 800, 10]))
+
+    assert [(f.kind, f.state) for f in found] == [("burst", "open"), ("burst", "closed")]
+    assert found[0].started_at == MONDAY + HOUR_US
+    assert found[0].rate_lph == 700
+
+
+def test_a_burst_needs_half_an_hour_of_it() -> None:
+    def every_five_minutes(minutes: int) -> list[Point]:
+        flows = [0] * 12 + [60] * (minutes // 5) + [0] * 24  # 60 l in 5 min = 720 l/h
+        register, samples = 0, [(MONDAY, 0)]
+        for i, litres in enumerate(flows, start=1):
+            register += litres
+            samples.append((MONDAY + i * 5 * MINUTE_US, register))
+        return samples
+
+    assert found_in(every_five_minutes(15)) == []
+    assert [f.state for f in found_in(every_five_minutes(35))] == ["open", "closed"]
+
+
+def test_a_register_that_goes_back_and_comes_back_raises_nothing() -> None:
+    quiet = points([5, 5, 0, 5, 5, 0, 5])
+    for wrong in (-3000, 3_000_000):
+        glitched = list(quiet)
+        glitched[3] = (glitched[3][0], glitched[3][1] + wrong)
+
+        assert found_in(glitched) == []
+
+
+def test_a_new_register_starts_new_evidence() -> None:
+    old = points([10] * 20)
+    new = [(old[-1][0] + i * HOUR_US, 10 * i) for i in range(1, 30)]
+
+    found = found_in(old + new)
+
+    assert [f.level for f in found] == [24]
+    assert found[0].started_at == new[1][0]
+
+
+def test_a_clock_set_back_by_years_starts_new_evidence_instead_of_silence() -> None:
+    future = points([10] * 10, start=MONDAY + 10 * 365 * 24 * HOUR_US)
+    present = [(MONDAY + i * HOUR_US, future[-1][1] + 10 * i) for i in range(26)]
+
+    assert [f.level for f in found_in(future + present)] == [24]
+
+
+litres_an_hour = st.lists(st.sampled_from([0, 1, 2, 3, 4, 20, 400, 600, 900]), max_size=120)
+
+
+@given(litres_an_hour)
+def test_on_whole_hours_the_rule_is_what_it_says(hours: list[int]) -> None:
+    """Oracle: opens where the last 24 hours all drew 3 l or more and no episode is open."""
+    expected, run, is_open = [], 0, False
+    for i, litres in enumerate(hours, start=1):
+        run = run + 1 if litres > 2.5 else 0
+        if is_open and run == 0:
+            expected.append((i, "closed"))
+            is_open = False
+        if not is_open and run == 24:
+            is_open = True
+        if is_open and run in {24, 48, 72}:
+            expected.append((i, "open"))
+
+    found = [f for f in found_in(points(hours)) if f.kind == "continuous_flow"]
+
+    assert [((f.ended_at - MONDAY) // HOUR_US, f.state) for f in found] == expected
+
+
+@given(litres_an_hour)
+def test_every_episode_that_closes_was_open_and_opens_once(hours: list[int]) -> None:
+    open_now: set[str] = set()
+    for finding in found_in(points(hours)):
+        if finding.state == "closed":
+            open_now.remove(finding.episode)
+        else:
+            assert finding.level > 24 or finding.episode not in open_now
+            open_now.add(finding.episode)
+    assert len(open_now) <= 2
+
+
+@given(litres_an_hour, st.integers(0, 119))
+def test_a_restart_from_the_checkpoint_changes_nothing(hours: list[int], at: int) -> None:
+    samples = points(hours)
+    flow: Flow | None = None
+    found: list[Finding] = []
+    for i, sample in enumerate(samples):
+        if i == at and flow is not None:
+            flow = leaks.unpack(leaks.pack(flow))
+        flow, more = feed(flow, METER, sample)
+        found += more
+
+    assert found == found_in(samples)
+
+
+@given(litres_an_hour, st.data())
+def test_samples_heard_again_or_late_change_nothing(hours: list[int], data: st.DataObject) -> None:
+    samples = points(hours)
+    flow: Flow | None = None
+    found: list[Finding] = []
+    for i, sample in enumerate(samples):
+        flow, more = feed(flow, METER, sample)
+        found += more
+        again = data.draw(st.integers(max(0, i - 3), i))
+        flow, more = feed(flow, METER, samples[again])
+        found += more
+
+    assert found == found_in(samples)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1 << 50), st.integers(0, 1 << 40)), max_size=50))
+def test_no_order_of_samples_breaks_the_rules(samples: list[Point]) -> None:
+    flow: Flow | None = None
+    for sample in samples:
+        flow, found = feed(flow, METER, sample)
+        assert all(f.litres >= 0 and f.rate_lph >= 0 for f in found)
+        assert len(flow.recent) <= 10
+        assert leaks.unpack(leaks.pack(flow)) == flow
+
+
+def test_a_checkpoint_of_another_version_starts_afresh() -> None:
+    flow, _ = feed(None, METER, (MONDAY, 1))
+
+    assert leaks.unpack(b"\x63" + leaks.pack(flow)[1:]) is None
+    assert leaks.unpack(b"") is None
