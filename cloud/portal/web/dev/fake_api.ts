@@ -9,6 +9,7 @@ import type {
   GatewayItem,
   MeterItem,
   Pipeline,
+  Reception,
 } from '../src/api/types'
 
 const HOUR = 3_600_000
@@ -29,7 +30,7 @@ const meters: MeterItem[] = Array.from({ length: 200 }, (_, i) => ({
   meter_key: i + 1,
   name: i % 20 === 0 ? `KAW-${53885758 + i}` : `0013EA00${(0x1020304 + i * 77).toString(16).toUpperCase().padStart(8, '0')}`,
   names: [`KAW-${53885758 + i}`],
-  driver: i % 20 === 0 ? 'kamstrup_flowiq' : 'kamstrup_lorawan',
+  driver: 'kamstrup_water',
   administration: i % 7 === 0 ? 'corregidora' : 'queretaro',
   provisional: i % 9 === 0,
   last_at: i === 13 ? null : iso(simStart - (i % 5) * HOUR),
@@ -53,7 +54,8 @@ function consumption(key: number, from: number, to: number, step: number): Consu
       const l = hourLitres(key, h / HOUR)
       if (l !== null) litres = (litres ?? 0) + l
     }
-    items.push({ from: iso(at), to: iso(at + step), litres, late: chance(key, at / HOUR, 4) < 0.05 })
+    const on = step > HOUR ? { on: iso(at).slice(0, 10) } : {}
+    items.push({ ...on, from: iso(at), to: iso(at + step), litres, late: chance(key, at / HOUR, 4) < 0.05 })
   }
   return items
 }
@@ -65,7 +67,7 @@ const alerts: AlertItem[] = [
   [40, 'continuous_flow', 72, 'closed', 118, 190],
   [77, 'burst', 0, 'closed', 900, 2],
 ].map(([key, kind, level, state, rate, hours], i) => ({
-  id: chance(i, 99).toString(16).slice(2, 18).padEnd(16, '0'),
+  id: i + 1,
   meter_key: key as number,
   meter: meters[(key as number) - 1]!.name,
   kind: kind as string,
@@ -89,9 +91,9 @@ const GATEWAYS = [
 function gateways(): GatewayItem[] {
   return GATEWAYS.map(([id, name, offset], g) => {
     const hours = Array.from({ length: 24 }, (_, i) => {
-      const from = Math.floor(now() / HOUR) * HOUR - (23 - i) * HOUR
+      const from = Math.floor(now() / HOUR) * HOUR - (24 - i) * HOUR
       const down = g === 3 && i > 16
-      const share = down ? 0 : i === 23 ? 0.4 : 0.9 + 0.1 * chance(g, from / HOUR)
+      const share = down ? 0 : 0.9 + 0.1 * chance(g, from / HOUR)
       return { from: iso(from), expected: 110, received: Math.round(110 * (chance(g, i, 8) < 0.08 ? 0.55 : share)) }
     })
     return {
@@ -102,8 +104,9 @@ function gateways(): GatewayItem[] {
       clock_offset_s: offset,
       clock_quality: offset === null ? 'unknown' : 'trusted',
       backlog: g === 3 ? null : g * 7,
-      expected: 2640,
-      received: hours.reduce((sum, h) => sum + h.received, 0),
+      expected: 110,
+      received: hours[23]!.received,
+      losses: g === 3 ? 1 : 0,
       hours,
     }
   })
@@ -133,36 +136,49 @@ function pipeline(): Pipeline {
     gateways: gateways(),
     history: t < 240 ? { done: 82_000 + Math.round(t * 500), total: 192_000, eta_s: 240 - t } : null,
     readings_total: 184_233 + Math.round(t * 290),
+    meters_total: meters.length,
     telegrams_total: 96_120 + Math.round(t * 41),
     open_alerts: 3,
     dead_letters: 4,
   }
 }
 
-const dead: DeadLetter[] = [
+const dead = [
   ['crc', 'CRC of block 2 differs'],
   ['wrong_key', 'decrypted bytes do not start with 2F2F'],
   ['unknown_signature', 'compact frame with a signature nobody taught'],
-  ['from_the_future', 'heard 3 h after now'],
+  ['future', 'heard 3 h after now'],
 ].map(([code, reason], i) => ({
   id: 900 + i,
   code: code as string,
-  reason: reason as string,
+  detail: reason as string,
   state: i === 2 ? 'replayed' : 'open',
   attempts: i + 1,
   gateway: GATEWAYS[i]![0],
   meter: i ? meters[i]!.name : null,
-  first_at: iso(simStart - i * HOUR),
-  last_at: iso(simStart),
-  bytes: '2A442D2C998734761B168D2091D37CAC21576C78'.repeat(i + 1),
-}))
+  received_at: iso(simStart - i * HOUR),
+  last_attempt_at: null,
+  bytes_hex: '2A442D2C998734761B168D2091D37CAC21576C78'.repeat(i + 1),
+})) as DeadLetter[]
+
+const receptions = (count: number): Reception[] =>
+  GATEWAYS.slice(0, count).map(([gateway], i) => ({
+    gateway,
+    heard_at: iso(simStart + i * 300),
+    received_at: iso(simStart + 9_000),
+    rssi_dbm: -88 - i * 9,
+    snr_db: 7.5 - i,
+    clock_quality: 'trusted',
+  }))
 
 function framesOf(key: number): FrameItem[] {
   return Array.from({ length: 30 }, (_, i) => ({
     hash: `${key.toString(16).padStart(4, '0')}${i.toString(16).padStart(4, '0')}9f3c2a71d04be6557c1a88f0`,
+    radio: 'lorawan',
     heard_at: iso(simStart - i * 8 * HOUR),
-    integrity: i % 4 ? 'MAC' : 'INNER_CRC',
-    receptions: 1 + (i % 3),
+    integrity: i % 4 ? 'mac' : 'inner-crc',
+    key_version: i % 4 ? null : 1,
+    receptions: receptions(1 + (i % 3)),
     register_l: 123_456 - i * 210,
   }))
 }
@@ -190,14 +206,18 @@ function answer(path: string, q: URLSearchParams): unknown {
   if (kind === 'dead-letters') return { state: 'replayed' }
   if (kind === 'frames')
     return {
+      ...framesOf(3)[0],
       hash: id,
-      integrity: 'MAC',
-      driver: 'kamstrup_flowiq',
+      driver: 'kamstrup_water',
       decoder_version: 1,
-      key_version: 1,
+      status: [],
+      series: Array.from({ length: 24 }, (_, i) => ({
+        meter_clock: iso(simStart - (i + 6) * HOUR).slice(0, 19),
+        register_l: 123_456 - i * 9,
+      })),
+      error: null,
       raw: '2A442D2C998734761B168D2091D37CAC21576C78BC1EF3A0A5E4B0EA4E7D5CCB2A442D2C',
       fields: { total_m3: '123.456', target_m3: '120.000', flow_temperature_c: 21, status: 'OK' },
-      receptions: GATEWAYS.slice(0, 2).map(([g], i) => ({ gateway: g, heard_at: iso(simStart + i * 300), rssi: -88 - i * 9, snr: 7.5 - i, clock_quality: 'trusted' })),
     }
   const meter = meters[key - 1]
   if (kind !== 'meters' || !meter) return undefined

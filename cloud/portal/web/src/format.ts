@@ -7,6 +7,7 @@ export const HOUR_S = 3_600
 export const DAY_S = 24 * HOUR_S
 
 const LITRES_PER_M3 = 1_000
+const NBSP = '\u00a0' // a number and its unit stay on one line
 
 export interface Formats {
   whole: (n: number) => string
@@ -54,8 +55,8 @@ export function spell(s: number, whole: (n: number) => string): string {
   return parts
     .slice(first, first + 2)
     .filter(([n]) => n > 0)
-    .map(([n, unit]) => `${whole(n)} ${unit}`)
-    .join(' ')
+    .map(([n, unit]) => `${whole(n)}${NBSP}${unit}`)
+    .join(NBSP)
 }
 
 export function formatsFor(locale: string): Formats {
@@ -71,12 +72,12 @@ export function formatsFor(locale: string): Formats {
     whole: (n) => whole.format(n),
     decimal,
     rate: (perSecond) => decimal(perSecond, perSecond > 0 && perSecond < 100 ? 1 : 0),
-    litres: (l) => `${whole.format(l)} L`,
+    litres: (l) => `${whole.format(l)}${NBSP}L`,
     volume: (l) =>
       Math.abs(l) < LITRES_PER_M3
-        ? `${whole.format(l)} L`
-        : `${decimal(l / LITRES_PER_M3, Math.abs(l) < 100 * LITRES_PER_M3 ? 2 : 0)} m³`,
-    register: (l) => `${decimal(l / LITRES_PER_M3, 3)} m³`,
+        ? `${whole.format(l)}${NBSP}L`
+        : `${decimal(l / LITRES_PER_M3, Math.abs(l) < 100 * LITRES_PER_M3 ? 2 : 0)}${NBSP}m³`,
+    register: (l) => `${decimal(l / LITRES_PER_M3, 3)}${NBSP}m³`,
     percent: (ratio) => share.format(ratio),
     dateTime: write('dateTime'),
     day: write('day'),

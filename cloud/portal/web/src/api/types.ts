@@ -22,9 +22,12 @@ export interface MeterItem {
   last_at: string | null
   last_register_l: number | null
   open_alerts: number
+  last_heard_at?: string | null
 }
 
 export interface Consumption {
+  /** The local date, where the period is a day. */
+  on?: string
   from: string
   to: string
   /** null where no register was heard: a gap, never a zero. */
@@ -34,40 +37,39 @@ export interface Consumption {
 
 export interface FrameItem {
   hash: string
+  radio: string
   heard_at: string
   integrity: string
-  driver?: string | null
-  receptions?: number
-  registers?: number
-  register_l?: number | null
-  late?: boolean
+  key_version: number | null
+  register_l: number | null
+  receptions: Reception[]
 }
 
 export interface Reception {
   gateway: string
   heard_at: string
-  received_at?: string | null
-  rssi: number | null
-  snr: number | null
-  clock_quality?: string | null
+  received_at: string | null
+  clock_quality: string
+  rssi_dbm: number | null
+  snr_db: number | null
 }
 
-export interface FrameDetail {
-  hash: string
-  integrity: string
-  driver?: string | null
-  decoder_version?: number | string | null
-  key_version?: number | null
+/** A frame opened: its bytes and what they say, decoded again by the server just now. */
+export interface FrameDetail extends FrameItem {
+  driver: string | null
+  decoder_version: number
   raw: string
   fields: Record<string, unknown>
-  series?: { at: string; register_l: number }[]
-  receptions: Reception[]
+  status: string[]
+  /** Registers by the meter's own clock, newest first. */
+  series: { meter_clock: string; register_l: number }[]
+  error: string | null
 }
 
 export type AlertState = 'open' | 'closed'
 
 export interface AlertItem {
-  id: string
+  id: number
   meter_key: number
   meter: string
   kind: string
@@ -83,7 +85,8 @@ export interface AlertItem {
 
 export interface GatewayHour {
   from: string
-  expected: number
+  /** null until a week has taught what is usual. */
+  expected: number | null
   received: number
 }
 
@@ -96,8 +99,10 @@ export interface GatewayItem {
   clock_offset_s: number | null
   clock_quality: string
   backlog: number | null
-  expected: number
+  /** Of the last full hour, as `received`. */
+  expected: number | null
   received: number
+  losses?: number
   hours: GatewayHour[]
 }
 
@@ -119,19 +124,20 @@ export interface Pipeline {
   history: { done: number; total: number; eta_s: number | null } | null
   readings_total: number
   telegrams_total: number
+  meters_total: number
   open_alerts: number
   dead_letters: number
 }
 
 export interface DeadLetter {
-  id: number | string
+  id: number
   code: string
-  reason?: string | null
-  state: string
-  attempts?: number
-  gateway?: string | null
-  meter?: string | null
-  first_at: string
-  last_at?: string | null
-  bytes: string | null
+  detail: string | null
+  state: 'open' | 'replayed' | 'dismissed'
+  attempts: number
+  gateway: string | null
+  meter: string | null
+  received_at: string
+  last_attempt_at: string | null
+  bytes_hex: string
 }

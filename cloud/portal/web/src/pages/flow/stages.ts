@@ -3,8 +3,8 @@ import type { Pipeline, Stage } from '@/api/types'
 
 export type StageState = 'ok' | 'late' | 'down'
 
-/** Wall seconds a stage may lag before it is called late: ten polls of the slowest part. */
-const LATE_S = 60
+/** Wall seconds a stage may lag before it is called late; the server calls it stopped at 60. */
+const LATE_S = 20
 
 /** `lag_s` counts simulated seconds, which pass `speed` times as fast as the reader's. */
 export function stateOf(stage: Stage, speed: number): StageState {

@@ -27,24 +27,33 @@ function sinceMidnight(at: number): number {
   return hour * HOUR_S + minute * 60 + second
 }
 
-/** Epoch seconds of the shown span, half-open, ending after the hour (or local day) of `nowS`. */
+/** Epoch seconds of the shown span, half-open: whole hours, or whole local days, before `nowS`. */
 export function spanOf(nowS: number, range: Range, resolution: Resolution): Span {
   if (resolution === 'hourly') {
     const to = Math.floor(nowS / HOUR_S) * HOUR_S
     return { from: to - SPANS[range], to }
   }
-  const to = nowS - sinceMidnight(nowS) + DAY_S
+  const to = nowS - sinceMidnight(nowS)
   return { from: to - SPANS[range], to }
 }
 
+const localDate = new Intl.DateTimeFormat('en-CA', { timeZone: TIME_ZONE })
+
+/** The name of a period in an answer: a day by its local date, an hour by where it begins. */
+const nameAt = (at: number, stepS: number): string =>
+  stepS === DAY_S ? localDate.format(at * 1_000) : String(at)
+
+const nameOf = (item: Consumption): string => item.on ?? String(Date.parse(item.from) / 1_000)
+
 /** Every hour (or day) of the span: what the server does not know is a gap, said as null. */
 export function wholeGrid(items: readonly Consumption[], span: Span, stepS: number): Consumption[] {
-  const known = new Map(items.map((item) => [Date.parse(item.from) / 1_000, item]))
+  const known = new Map(items.map((item) => [nameOf(item), item]))
   const grid: Consumption[] = []
   for (let at = span.from; at < span.to; at += stepS) {
     const from = new Date(at * 1_000).toISOString()
     const to = new Date((at + stepS) * 1_000).toISOString()
-    grid.push(known.get(at) ?? { from, to, litres: null, late: false })
+    const { litres = null, late = false } = known.get(nameAt(at, stepS)) ?? {}
+    grid.push({ from, to, litres, late })
   }
   return grid
 }
