@@ -8,23 +8,16 @@ from fastapi import APIRouter, Depends
 
 from cloud.kernel.auth.guard import signed_in
 from cloud.kernel.auth.principal import Principal
-from cloud.kernel.web import OpenPlatform
 
 router = APIRouter(prefix="/api/v1", tags=["sign-in"])
 
 
 @router.get("/me")
-def me(
-    principal: Annotated[Principal, Depends(signed_in)], platform: OpenPlatform
-) -> dict[str, Any]:
+def me(principal: Annotated[Principal, Depends(signed_in)]) -> dict[str, Any]:
     """The caller, their roles, and the administrations they may see."""
     return {
         "subject": principal.subject,
         "name": principal.name,
         "roles": sorted(principal.roles),
-        "administrations": [
-            {"code": each.code, "name": each.name}
-            for each in platform.settings.administrations
-            if principal.sees(each.code)
-        ],
+        "administrations": list(principal.administrations),
     }

@@ -23,42 +23,23 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 
 from cloud.kernel import telemetry
-from cloud.kernel.auth import sessions, users
+from cloud.kernel.auth import browsers, sessions, users
+from cloud.kernel.auth.authorization import CLIENT_ID, SCOPES, Asked, read_request
 from cloud.kernel.auth.keys import ALGORITHM, LocalKeys
-from cloud.kernel.auth.sessions import Opening, Refusal, Session
+from cloud.kernel.auth.sessions import Refusal, Session
 from cloud.kernel.auth.users import User
 from cloud.kernel.clock import Clock
 from cloud.kernel.config import Settings
 from decoders.value import value
 
-CLIENT_ID = "aquacis-web"
 ACCESS_LIFE = timedelta(minutes=10)  # how long a taken-away role still works
-SCOPES = frozenset({"openid", "profile", "offline_access"})
-PARAMETER_CHARACTERS_MAX = 2_048
 PURGE_EVERY = timedelta(minutes=10)
 LOOPBACK = ("127.0.0.1", "localhost")
 
-_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")  # SHA-256 in base64url
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636 §4.1
 
+
 log = telemetry.logger(__name__)
-
-
-class ClientRefused(Exception):
-    """Client or redirect address are not ours: nothing may be sent there. Shown as a page."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-class RequestRefused(Exception):
-    """The client asked for what it cannot have; it is told so at its redirect address."""
-
-    def __init__(self, error: str, description: str, *, location: str) -> None:
-        super().__init__(f"{error}: {description}")
-        self.error = error
-        self.location = location
 
 
 class GrantRefused(Exception):
@@ -92,12 +73,11 @@ class Tokens:
 
 
 @value
-class Asked:
-    """A valid authorization request."""
+class SignedIn:
+    """Where to send a browser that signed in, and the cookie to know it by."""
 
-    opening: Opening
-    state: str | None
-    hint: str  # name to fill in
+    location: str
+    cookie: str
 
 
 @dataclass
@@ -125,39 +105,33 @@ class Issuer:
 
     def asked(self, given: Mapping[str, str]) -> Asked:
         """Read an authorization request. Raises `ClientRefused`, `RequestRefused`."""
-        if given.get("client_id") != CLIENT_ID:
-            raise ClientRefused("client_unknown")
-        redirect_uri = given.get("redirect_uri", "")
-        if redirect_uri not in {f"{origin}/entrar" for origin in self.origins}:
-            raise ClientRefused("redirect_unknown")
-        state = given.get("state")
-        if fault := _fault_of(given):
-            error, description = fault
-            more = {"error": error, "error_description": description}
-            location = self._back(redirect_uri, state, more)
-            raise RequestRefused(error, description, location=location)
-        scope = " ".join(sorted(SCOPES & set(given["scope"].split())))
-        return Asked(
-            opening=Opening(
-                client_id=CLIENT_ID,
-                redirect_uri=redirect_uri,
-                scope=scope,
-                nonce=given.get("nonce"),
-                challenge=given["code_challenge"],
-            ),
-            state=state,
-            hint=given.get("login_hint", ""),
-        )
+        return read_request(given, issuer=self.name, origins=self.origins)
 
-    def sign_in(self, asked: Asked, *, name: str, password: str) -> str:
-        """Return where to send the browser with its code. Raises `SignInRefused`, `TooBusy`."""
+    def sign_in(self, asked: Asked, *, name: str, password: str) -> SignedIn:
+        """Let somebody in by password. Raises `SignInRefused`, `TooBusy`."""
         now = self.wall.now()
         self._purge(now)
         user = users.sign_in(self.connect, name=name, password=password, now=now)
         with self.connect() as connection:
-            code = sessions.open_session(connection, user, asked.opening, now=now)
+            browser = browsers.remember(connection, user, now=now)
+            code = sessions.open_session(connection, browser, asked.opening, now=now)
         log.info("signed_in", user=user.user_id, client=asked.opening.client_id)
-        return self._back(asked.opening.redirect_uri, asked.state, {"code": code})
+        return SignedIn(location=asked.with_code(code), cookie=browser.cookie)
+
+    def continued(self, asked: Asked, cookie: str) -> str | None:
+        """Return where to send a browser that is signed in already; None: ask the password.
+
+        Raises `RequestRefused` when the client wanted no form and there must be one.
+        """
+        now = self.wall.now()
+        with self.connect() as connection:
+            browser = browsers.recognise(connection, cookie, now=now) if cookie else None
+            if browser is not None and asked.accepts(browser.auth_at, now):
+                code = sessions.open_session(connection, browser, asked.opening, now=now)
+                return asked.with_code(code)
+        if asked.prompt == "none":
+            raise asked.refused("login_required", "nobody is signed in here")
+        return None
 
     def redeem(self, given: Mapping[str, str]) -> Tokens:
         """Exchange an authorization code. Raises `GrantRefused`."""
@@ -197,11 +171,19 @@ class Issuer:
             if session_id is not None:
                 sessions.end_session(connection, session_id, why="logout", now=self.wall.now())
 
-    def log_out(self, given: Mapping[str, str]) -> str | None:
-        """End the session an ID token names; return where to go, None when nowhere of ours."""
-        if session_id := self._session_of(given.get("id_token_hint", "")):
-            with self.connect() as connection:
-                sessions.end_session(connection, session_id, why="logout", now=self.wall.now())
+    def log_out(self, given: Mapping[str, str], cookie: str) -> str | None:
+        """Sign this browser out; return where to go, None when nowhere of ours.
+
+        The cookie is SameSite=Strict: a link on a foreign page does not carry it here.
+        """
+        session_id = self._session_of(given.get("id_token_hint", ""))
+        now = self.wall.now()
+        with self.connect() as connection:
+            if cookie:
+                browsers.forget(connection, cookie, now=now)
+            if session_id is not None:
+                browsers.forget_of_session(connection, session_id, now=now)
+                sessions.end_session(connection, session_id, why="logout", now=now)
         wanted = given.get("post_logout_redirect_uri", "")
         ours = {f"{origin}{path}" for origin in self.origins for path in ("", "/", "/entrar")}
         if wanted not in ours:
@@ -294,58 +276,14 @@ class Issuer:
         except (JoseError, ValueError, KeyError, TypeError):
             return None
 
-    def _back(self, redirect_uri: str, state: str | None, more: Mapping[str, str]) -> str:
-        query = {**more, "iss": self.name}
-        if state is not None:
-            query["state"] = state
-        return f"{redirect_uri}?{urlencode(query)}"
-
     def _purge(self, now: datetime) -> None:
         if self._purged_at is not None and now - self._purged_at < PURGE_EVERY:
             return
         self._purged_at = now
         with self.connect() as connection:
             users.purge_tries(connection, now)
+            browsers.purge_browsers(connection, now)
             sessions.purge_sessions(connection, now)
-
-
-def _fault_of(given: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return (error, description) of a request whose client and address are right."""
-    checks = (
-        (
-            all(len(text) <= PARAMETER_CHARACTERS_MAX for text in given.values()),
-            ("invalid_request", "a parameter is too long"),
-        ),
-        (
-            given.get("response_type") == "code",
-            ("unsupported_response_type", "only response_type=code"),
-        ),
-        (
-            given.get("response_mode", "query") == "query",
-            ("invalid_request", "only response_mode=query"),
-        ),
-        (
-            not {"request", "request_uri"} & given.keys(),
-            ("request_not_supported", "no request objects"),
-        ),
-        (
-            "openid" in given.get("scope", "").split(),
-            ("invalid_scope", "scope must contain openid"),
-        ),
-        (
-            given.get("code_challenge_method") == "S256",
-            ("invalid_request", "code_challenge_method must be S256"),
-        ),
-        (
-            _CHALLENGE.fullmatch(given.get("code_challenge", "")) is not None,
-            ("invalid_request", "code_challenge is missing or malformed"),
-        ),
-        (
-            given.get("prompt") != "none",
-            ("login_required", "nobody is signed in here: each sign-in asks for the password"),
-        ),
-    )
-    return next((fault for holds, fault in checks if not holds), None)
 
 
 def _refused(refusal: Refusal) -> GrantRefused:

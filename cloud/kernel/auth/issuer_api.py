@@ -12,14 +12,10 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 
 from cloud.kernel import telemetry
 from cloud.kernel.auth import login_page
+from cloud.kernel.auth.authorization import Asked, ClientRefused, RequestRefused
+from cloud.kernel.auth.browsers import SIGN_IN_LIFE
 from cloud.kernel.auth.guard import public, signed_in
-from cloud.kernel.auth.issuer import (
-    Asked,
-    ClientRefused,
-    GrantRefused,
-    Issuer,
-    RequestRefused,
-)
+from cloud.kernel.auth.issuer import GrantRefused, Issuer
 from cloud.kernel.auth.login_page import COOKIE
 from cloud.kernel.auth.passwords import TooBusy
 from cloud.kernel.auth.principal import Principal
@@ -27,6 +23,8 @@ from cloud.kernel.auth.users import SignInRefused
 from cloud.kernel.web import CONTENT_SECURITY_POLICY, OpenPlatform
 
 COOKIE_LIFE_S = 3600
+BROWSER_COOKIE = "aquacis_browser"
+BROWSER_LIFE_S = int(SIGN_IN_LIFE.total_seconds())
 JWKS_CACHE = "public, max-age=60"
 
 _sign_ins = telemetry.counter("aquacis_sign_ins_total", "Tries to sign in, by result", "result")
@@ -75,11 +73,17 @@ def style() -> Response:
 
 @router.get("/oidc/authorize", dependencies=everybody)
 def authorize(request: Request, local: LocalIssuer) -> Response:
-    """Show the sign-in form of a valid request."""
+    """Send a signed-in browser back with a code; show the sign-in form to any other."""
     query = dict(request.query_params)
     asked = _asked(local, query)
     if isinstance(asked, Response):
         return asked
+    try:
+        location = local.continued(asked, request.cookies.get(BROWSER_COOKIE, ""))
+    except RequestRefused as refused:
+        return RedirectResponse(refused.location, 303)
+    if location is not None:
+        return RedirectResponse(location, 303)
     return _form(request, local, query, asked, hint=asked.hint)
 
 
@@ -100,15 +104,16 @@ def sign_in(request: Request, local: LocalIssuer, fields: Fields) -> Response:
         _sign_ins.labels("form").inc()
         return _form(request, local, query, asked, hint=name, fault="form_expired", status=403)
     try:
-        location = local.sign_in(asked, name=name, password=fields.get("password", ""))
+        entered = local.sign_in(asked, name=name, password=fields.get("password", ""))
     except SignInRefused as refused:
         return _refused(request, local, query, asked, name=name, refused=refused)
     except TooBusy:
         _sign_ins.labels("busy").inc()
         return _form(request, local, query, asked, hint=name, fault="sign_in_busy", status=503)
     _sign_ins.labels("ok").inc()
-    answer = RedirectResponse(location, 303)
+    answer = RedirectResponse(entered.location, 303)
     answer.delete_cookie(COOKIE, path="/oidc")
+    _set_cookie(answer, local, BROWSER_COOKIE, entered.cookie, life_s=BROWSER_LIFE_S)
     return answer
 
 
@@ -147,19 +152,21 @@ def userinfo(principal: Annotated[Principal, Depends(signed_in)]) -> dict[str, A
 
 @router.get("/oidc/logout", dependencies=everybody)
 def log_out(request: Request, local: LocalIssuer) -> Response:
-    return _logged_out(local, dict(request.query_params))
+    return _logged_out(request, local, dict(request.query_params))
 
 
 @router.post("/oidc/logout", dependencies=everybody)
-def log_out_form(local: LocalIssuer, fields: Fields) -> Response:
-    return _logged_out(local, fields)
+def log_out_form(request: Request, local: LocalIssuer, fields: Fields) -> Response:
+    return _logged_out(request, local, fields)
 
 
-def _logged_out(local: Issuer, given: Mapping[str, str]) -> Response:
-    location = local.log_out(given)
-    if location is None:
-        return HTMLResponse(login_page.signed_out())
-    return RedirectResponse(location, 303)
+def _logged_out(request: Request, local: Issuer, given: Mapping[str, str]) -> Response:
+    location = local.log_out(given, request.cookies.get(BROWSER_COOKIE, ""))
+    answer: Response = HTMLResponse(login_page.signed_out())
+    if location is not None:
+        answer = RedirectResponse(location, 303)
+    answer.delete_cookie(BROWSER_COOKIE, path="/oidc")
+    return answer
 
 
 def _asked(local: Issuer, query: Mapping[str, str]) -> Asked | Response:
@@ -208,18 +215,23 @@ def _form(
     csrf = login_page.csrf_token(local.form_secret(), cookie, query)
     html = login_page.form(query, csrf=csrf, hint=hint[:64], fault=fault, minutes=minutes)
     answer = HTMLResponse(html, status)
-    answer.set_cookie(
-        COOKIE,
-        cookie,
-        max_age=COOKIE_LIFE_S,
-        path="/oidc",
-        secure=local.name.startswith("https://"),
-        httponly=True,
-        samesite="strict",
-    )
+    _set_cookie(answer, local, COOKIE, cookie, life_s=COOKIE_LIFE_S)
     # Chromium applies form-action to the redirect after the form too.
     back = urlsplit(asked.opening.redirect_uri)
     answer.headers["content-security-policy"] = CONTENT_SECURITY_POLICY.replace(
         "form-action 'self'", f"form-action 'self' {back.scheme}://{back.netloc}"
     )
     return answer
+
+
+def _set_cookie(answer: Response, local: Issuer, name: str, text: str, *, life_s: int) -> None:
+    """Set a cookie that no script reads and no other site sends."""
+    answer.set_cookie(
+        name,
+        text,
+        max_age=life_s,
+        path="/oidc",
+        secure=local.name.startswith("https://"),
+        httponly=True,
+        samesite="strict",
+    )

@@ -15,12 +15,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID, uuid4
 
+from cloud.kernel.auth.browsers import Browser, digest
 from cloud.kernel.auth.users import User
 from cloud.kernel.db import Connection
 from decoders.value import value
 
 CODE_LIFE = timedelta(seconds=60)
-SESSION_LIFE = timedelta(hours=12)  # a working day; then the password again
 ROTATION_GRACE = timedelta(seconds=10)  # the answer to a rotation may get lost on the way
 KEPT_AFTER_END = timedelta(days=7)  # so that a late replay is still recognised
 
@@ -62,27 +62,28 @@ class Opening:
     challenge: str  # PKCE S256
 
 
-def open_session(connection: Connection, user: User, asked: Opening, *, now: datetime) -> str:
+def open_session(connection: Connection, browser: Browser, asked: Opening, *, now: datetime) -> str:
     """Begin a session; return the authorization code that redeems it once."""
     session_id, code = uuid4(), secrets.token_urlsafe(32)
     connection.execute(
-        "INSERT INTO sessions (session_id, user_id, client_id, scope, nonce, auth_at, expires_at)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s)",
+        "INSERT INTO sessions (session_id, user_id, client_id, scope, nonce, auth_at, expires_at,"
+        " browser_sha256) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
         [
             session_id,
-            user.user_id,
+            browser.user.user_id,
             asked.client_id,
             asked.scope,
             asked.nonce,
-            now,
-            now + SESSION_LIFE,
+            browser.auth_at,
+            browser.expires_at,
+            digest(browser.cookie),
         ],
     )
     connection.execute(
         "INSERT INTO authorization_codes"
         " (code_sha256, session_id, redirect_uri, challenge, expires_at)"
         " VALUES (%s, %s, %s, %s, %s)",
-        [_digest(code), session_id, asked.redirect_uri, asked.challenge, now + CODE_LIFE],
+        [digest(code), session_id, asked.redirect_uri, asked.challenge, now + CODE_LIFE],
     )
     return code
 
@@ -100,7 +101,7 @@ def redeem_code(
     row = connection.execute(
         "SELECT session_id, redirect_uri, challenge, expires_at, used_at"
         " FROM authorization_codes WHERE code_sha256 = %s FOR UPDATE",
-        [_digest(code)],
+        [digest(code)],
     ).fetchone()
     if row is None:
         return Refusal.UNKNOWN
@@ -110,7 +111,7 @@ def redeem_code(
     session = session_of(connection, session_id)
     assert session is not None
     connection.execute(
-        "UPDATE authorization_codes SET used_at = %s WHERE code_sha256 = %s", [now, _digest(code)]
+        "UPDATE authorization_codes SET used_at = %s WHERE code_sha256 = %s", [now, digest(code)]
     )
     refusal: Refusal | None = None
     if used_at is not None:
@@ -134,7 +135,7 @@ def issue_refresh(connection: Connection, session: Session) -> str:
     token = secrets.token_urlsafe(32)
     connection.execute(
         "INSERT INTO refresh_tokens (token_sha256, session_id, expires_at) VALUES (%s, %s, %s)",
-        [_digest(token), session.session_id, session.expires_at],
+        [digest(token), session.session_id, session.expires_at],
     )
     return token
 
@@ -145,7 +146,7 @@ def rotate_refresh(
     """Exchange a refresh token for the session and the next token."""
     row = connection.execute(
         "SELECT session_id, rotated_at FROM refresh_tokens WHERE token_sha256 = %s FOR UPDATE",
-        [_digest(token)],
+        [digest(token)],
     ).fetchone()
     if row is None:
         return Refusal.UNKNOWN
@@ -164,7 +165,7 @@ def rotate_refresh(
         return Refusal.REUSED
     connection.execute(
         "UPDATE refresh_tokens SET rotated_at = coalesce(rotated_at, %s) WHERE token_sha256 = %s",
-        [now, _digest(token)],
+        [now, digest(token)],
     )
     return session, issue_refresh(connection, session)
 
@@ -172,7 +173,7 @@ def rotate_refresh(
 def session_of_refresh(connection: Connection, token: str) -> UUID | None:
     """Return which session a refresh token belongs to."""
     row = connection.execute(
-        "SELECT session_id FROM refresh_tokens WHERE token_sha256 = %s", [_digest(token)]
+        "SELECT session_id FROM refresh_tokens WHERE token_sha256 = %s", [digest(token)]
     ).fetchone()
     return None if row is None else UUID(str(row[0]))
 
@@ -216,12 +217,8 @@ def purge_sessions(connection: Connection, now: datetime) -> None:
 
 def s256(verifier: str) -> str:
     """Return the PKCE challenge of a verifier (RFC 7636 §4.2)."""
-    digest = hashlib.sha256(verifier.encode("ascii", "replace")).digest()
-    return urlsafe_b64encode(digest).rstrip(b"=").decode()
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
+    hashed = hashlib.sha256(verifier.encode("ascii", "replace")).digest()
+    return urlsafe_b64encode(hashed).rstrip(b"=").decode()
 
 
 def _instant(held: object) -> datetime:

@@ -217,6 +217,9 @@ def _end_sessions(connection: Connection, name: str, now: datetime) -> None:
         " AND user_id = (SELECT user_id FROM users WHERE name = %s)",
         [now, name],
     )
+    connection.execute(
+        "DELETE FROM browsers WHERE user_id = (SELECT user_id FROM users WHERE name = %s)", [name]
+    )
 
 
 def _digest(name: str) -> bytes:
