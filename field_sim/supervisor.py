@@ -60,18 +60,26 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def stop(process: subprocess.Popen[bytes], timeout_s: float = STOP_TIMEOUT_S) -> bool:
-    """End a child politely, then not. Return whether it went by itself."""
+def stop(
+    process: subprocess.Popen[bytes],
+    *,
+    timeout_s: float = STOP_TIMEOUT_S,
+    impatient: Callable[[], bool] = lambda: False,
+) -> bool:
+    """End a child politely; not so once `impatient` or out of time. Return whether it obeyed."""
     if process.poll() is not None:
         return True
     process.terminate()
-    try:
-        process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        return False
-    return True
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and not impatient():
+        try:
+            process.wait(0.1)
+        except subprocess.TimeoutExpired:
+            continue
+        return True
+    process.kill()
+    process.wait()
+    return False
 
 
 def started_ticks(pid: int) -> int | None:
@@ -89,12 +97,13 @@ class Child:
     """One process of the sandbox: how to start it, and how it has been doing."""
 
     name: str
-    command: Callable[[], Sequence[str]]
+    command: Sequence[str]
     log: Path
     environment: Mapping[str, str] | None = None
     run_as: tuple[int, int] | None = None
     process: subprocess.Popen[bytes] | None = None
     restarts: int = 0
+    just_revived: bool = False
     _started: float = 0.0
     _backoff_s: float = BACKOFF_FIRST_S
     _not_before: float = field(default=0.0)
@@ -102,7 +111,7 @@ class Child:
     def launch(self) -> None:
         self._started = time.monotonic()
         self.process = start(
-            self.command(), log=self.log, run_as=self.run_as, environment=self.environment
+            self.command, log=self.log, run_as=self.run_as, environment=self.environment
         )
 
     def alive(self) -> bool:
@@ -125,6 +134,7 @@ class Child:
         if now >= self._not_before:
             self._not_before = 0.0
             self.restarts += 1
+            self.just_revived = True
             self.launch()
         return None
 

@@ -1,0 +1,261 @@
+"""The whole platform on one machine: which processes there are, with what settings, in what order.
+
+PostgreSQL is kept by this process itself (`cloud.kernel.postgres`); everything else is a child:
+broker, intake, API and pages, one agent for each gateway, and the city. `up` supervises them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cloud import app
+from cloud.kernel import config
+from cloud.kernel.auth.principal import ALL_ADMINISTRATIONS, Role
+from cloud.kernel.auth.users import ensure_user, user_named
+from cloud.kernel.platform import Platform
+from cloud.metering.registry import NewMeter, import_meters
+from decoders.value import value
+from field_sim import broker as brokers
+from field_sim.broker import CLOUD, LOOPBACK, Broker
+from field_sim.clock_file import replace_text
+from field_sim.supervisor import Child, Pids, stop
+
+ROOT = Path(__file__).resolve().parents[1]
+ADMINISTRATION = "queretaro"
+READY_TIMEOUT_S = 90.0
+POLL_S = 0.1
+
+# name → roles, administrations: who may sign in to the sandbox
+DEMO_USERS: Mapping[str, tuple[tuple[Role, ...], tuple[str, ...]]] = {
+    "admin": ((Role.ADMIN,), (ALL_ADMINISTRATIONS,)),
+    "raul": ((Role.NETWORK,), (ADMINISTRATION,)),
+    "sofia": ((Role.SUPERVISOR,), (ADMINISTRATION,)),
+    "ana": ((Role.CLERK,), (ADMINISTRATION,)),
+    "beto": ((Role.FIELD,), (ADMINISTRATION,)),
+}
+
+
+class UpFailed(Exception):
+    """The sandbox cannot run; the message is Spanish, for people, the code for machines."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@value
+class Agent:
+    """One gateway: what its agent listens to, and the keys it is given.
+
+    sources   as in `edge_agent.config`
+    keys      {meter's natural id: key in hex}
+    """
+
+    gateway: str
+    name: str
+    application: str
+    sources: tuple[Mapping[str, object], ...]
+    keys: Mapping[str, str]
+    clock_error_us: int = 0
+
+
+@dataclass
+class Sandbox:
+    """Start it part by part with `start`; `children` in the order in which they stop."""
+
+    state: Path
+    agents: Sequence[Agent]
+    meters: Sequence[NewMeter]
+    http_port: int
+    clock: str  # "system" or file:<path>
+    city: Callable[[Broker], Sequence[str]] | None  # its command; None: no city
+    broker_port: int | None = None
+    children: list[Child] = field(default_factory=list)
+    platform: Platform | None = None
+    broker: Broker | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.http_port}"
+
+    @property
+    def pids(self) -> Pids:
+        return Pids(self.state / "processes.json")
+
+    def start(self) -> None:
+        """Start everything and return when the API answers. Raises UpFailed and the parts' errors.
+
+        The caller stops what has come up when this raises.
+        """
+        applications = {agent.gateway: agent.application for agent in self.agents}
+        self.broker = brokers.prepare(self.state / "broker", applications, port=self.broker_port)
+        broker = self._launch("broker", self.broker.command, run_as=self.broker.run_as)
+        self._write_config()
+        variables = self.environment()
+        self.platform = app.open_platform(config.load(ROOT, variables))
+        self._register_meters(self.platform)
+        brokers.wait_ready(self.broker, broker.alive)
+        python = sys.executable
+        self._launch("intake", (python, "-m", "cloud", "intake"), environment=variables)
+        serve = self._launch("serve", (python, "-m", "cloud", "serve"), environment=variables)
+        for agent in self.agents:
+            settings = self._write_agent(agent)
+            command = (python, "-m", "edge_agent", "run", "--config", str(settings))
+            self._launch(f"agent-{agent.gateway}", command, environment=variables)
+        if self.city is not None:
+            self._launch("city", self.city(self.broker), environment=variables)
+        self._wait_ready(serve)
+
+    def environment(self) -> dict[str, str]:
+        """Return what every process of the cloud is told."""
+        assert self.broker is not None
+        return {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "AQUACIS_STATE": str(self.state),
+            "AQUACIS_CONFIG": str(self.state / "up.toml"),
+            "AQUACIS_BROKER_URL": self.broker.url,
+            "AQUACIS_BROKER_USER": CLOUD,
+            "AQUACIS_BROKER_PASSWORD": self.broker.passwords[CLOUD],
+            "AQUACIS_BROKER_EMBEDDED": "true",
+            "AQUACIS_HTTP_HOST": LOOPBACK,
+            "AQUACIS_HTTP_PORT": str(self.http_port),
+            "AQUACIS_CLOCK": self.clock,
+        }
+
+    def users(self) -> dict[str, str]:
+        """Make the demo's people if they are missing; return {name: password}."""
+        assert self.platform is not None
+        path = self.state / "users.json"
+        passwords: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        for name, (roles, administrations) in DEMO_USERS.items():
+            with self.platform.pool("kernel").connection() as connection:
+                known = user_named(connection, name) is not None
+            if known and name in passwords:
+                continue
+            passwords[name] = secrets.token_urlsafe(12)
+            replace_text(path, json.dumps(passwords, indent=1), mode=0o600)
+            ensure_user(self.platform.database, name, roles, administrations, passwords[name])
+        return passwords
+
+    def revive(self) -> list[str]:
+        """Start children that died again, each after its back-off; say in Spanish what was seen."""
+        said = []
+        for child in self.children:
+            died = child.revive()
+            if died is not None:
+                code, wait_s = died
+                said.append(
+                    f"el proceso {child.name} terminó (código {code}); se reinicia en "
+                    f"{wait_s:g} s; vea {child.log} [process_died]"
+                )
+            elif child.just_revived:
+                child.just_revived = False
+                self.pids.write(self.children)
+        return said
+
+    def stop(self, *, force: Callable[[], bool] = lambda: False) -> None:
+        """Stop everything, senders first, so that nothing is left on the way."""
+        for prefix in ("city", "agent-", "intake", "serve", "broker"):
+            batch = [c for c in self.children if c.name.startswith(prefix) and c.alive()]
+            for child in batch:
+                assert child.process is not None
+                child.process.terminate()
+            for child in batch:
+                assert child.process is not None
+                stop(child.process, impatient=force)
+        if self.platform is not None:
+            self.platform.close()
+        self.pids.path.unlink(missing_ok=True)
+
+    def _launch(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        run_as: tuple[int, int] | None = None,
+    ) -> Child:
+        log = self.state / "logs" / f"{name}.log"
+        child = Child(name=name, command=command, log=log, environment=environment, run_as=run_as)
+        child.launch()
+        self.children.append(child)
+        self.pids.write(self.children)
+        return child
+
+    def _write_config(self) -> None:
+        lines = [f"[administrations.{ADMINISTRATION}]", 'name = "Querétaro"']
+        for agent in self.agents:
+            lines += ["", f'[gateways."{agent.gateway}"]', f'administration = "{ADMINISTRATION}"']
+            lines += [f"name = {json.dumps(agent.name, ensure_ascii=False)}"]
+        replace_text(self.state / "up.toml", "\n".join(lines) + "\n")
+
+    def _write_agent(self, agent: Agent) -> Path:
+        """Write an agent's settings and key file; both are secrets."""
+        assert self.broker is not None
+        folder = self.state / "agents" / agent.gateway
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        keys = [json.dumps({"meter": m, "key_hex": key}) for m, key in agent.keys.items()]
+        replace_text(folder / "keys.jsonl", "\n".join(keys) + "\n", mode=0o600)
+        settings = {
+            "gateway": agent.gateway,
+            "broker": self.broker.url,
+            "user": agent.gateway,
+            "password": self.broker.passwords[agent.gateway],
+            "state": str(folder),
+            "clock": self.clock,
+            "clock_offset_s": agent.clock_error_us / 1e6,
+            "keys": str(folder / "keys.jsonl"),
+            "sources": list(agent.sources),
+        }
+        replace_text(folder / "config.json", json.dumps(settings, indent=1), mode=0o600)
+        return folder / "config.json"
+
+    def _register_meters(self, platform: Platform) -> None:
+        """Give the registry the city's meters, and the vault their keys. Safe to repeat."""
+        if not self.meters:
+            return
+        with platform.pool("metering").connection() as connection:
+            import_meters(
+                connection,
+                self.meters,
+                vault=platform.vault,
+                now_us=platform.clock.now_us(),
+            )
+
+    def _wait_ready(self, serve: Child) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if answers(f"{self.url}/readyz"):
+                return
+            if not serve.alive():
+                raise UpFailed("serve_failed", f"la API no arrancó:\n{tail(serve.log)}")
+            time.sleep(POLL_S)
+        raise UpFailed("serve_not_ready", f"la API no está lista:\n{tail(serve.log)}")
+
+
+def answers(url: str) -> bool:
+    """Say whether `url` answers 200 now."""
+    try:
+        with urllib.request.urlopen(url, timeout=3.0) as answer:  # noqa: S310  our own loopback
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def tail(log: Path, lines: int = 15) -> str:
+    """Return the end of a log, to show a person why something failed."""
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""

@@ -1,0 +1,322 @@
+"""`python3 tasks.py up`: the whole platform, live, on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from cloud.kernel.config import ConfigurationInvalid, state_folder
+from cloud.kernel.postgres_errors import ServerError
+from cloud.metering.registry import NewMeter
+from field_sim import city, input_file
+from field_sim.broker import Broker, BrokerFailed, free_port, port_is_free
+from field_sim.clock_file import ClockFile, replace_text
+from field_sim.meters import HOUR_US
+from field_sim.progress import HistoryShown
+from field_sim.sandbox import ADMINISTRATION, ROOT, Agent, Sandbox, UpFailed
+from field_sim.supervisor import Pids
+from field_sim.town import HISTORY_H, Plan, Town, build
+
+SPEED = 60
+METERS = 200
+SEED = 7
+ROOM_BYTES = 1_500_000_000  # PostgreSQL's reserve, its log, forty days of history, raw batches
+LEAST_CHANCE_FOR_KEY = 0.02  # a gateway is given the keys of the meters it can hear
+UNREGISTERED = 3  # meters the registry does not know: intake makes them provisional
+POLL_S = 0.2
+
+DESCRIPTION = """\
+Starts PostgreSQL, an MQTT broker, the cloud, four gateways with their agents, and a city of 200
+meters; prints the address of the pages and who may sign in. On the first start forty days of
+history run through the real code first (a few minutes; the pages work meanwhile), and
+then the city lives at 60 times the speed of the wall. Ctrl-C stops everything; the next start
+goes on where this one stopped.
+"""
+EXAMPLES = """\
+examples:
+  python3 tasks.py up                          the city; its history the first time
+  python3 tasks.py up --speed 1 --port 8000    in real time, at http://127.0.0.1:8000/
+  python3 tasks.py up --input telegrams.jsonl  your telegrams instead, with the real clock
+  AQUACIS_STATE=/srv/demo python3 tasks.py up  its data elsewhere; a second city beside the first
+
+A line of --input, in JSON:
+  {"telegram_hex": "2A44…", "key_hex": "28F6…", "heard_at": "2026-03-01T10:00:00Z",
+   "gateway": "norte"}
+  {"payload_hex": "7844…", "fport": 1, "dev_eui": "0013EA0001020304", "f_cnt": 7, "heard_at": …}
+also: "prior_telegrams_hex": [full frames that teach a compact one], "already_decrypted": true.
+
+exit codes: 0 stopped by a signal · 1 could not start or go on; the reason is in Spanish with a
+code · 2 wrong usage. Logs: <state>/logs/. Passwords: <state>/users.json (yours alone to read).
+"""
+
+
+@dataclass
+class Signals:
+    """SIGINT and SIGTERM: the first asks, the second insists."""
+
+    count: int = 0
+
+    def install(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._heard)
+
+    def _heard(self, _number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count == 1:
+            say("\nDeteniendo todo en orden… (otra vez Ctrl-C: de inmediato)")
+            raise Stopped
+
+    def insist(self) -> bool:
+        return self.count > 1
+
+
+class Stopped(BaseException):
+    """Somebody asked us to stop; like KeyboardInterrupt, no one's to catch but ours."""
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python3 tasks.py up",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--input", type=Path, metavar="FILE", help="JSON lines; - is stdin")
+    parser.add_argument(
+        "--speed", type=positive, default=SPEED, help=f"of the city's clock ({SPEED})"
+    )
+    parser.add_argument("--port", type=a_port, help="of the pages and the API (a free one)")
+    parser.add_argument("--broker-port", type=a_port, help="of MQTT (a free one)")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"of a new city ({SEED})")
+    parser.add_argument("--meters", type=positive, default=METERS, help=f"in a new city ({METERS})")
+    return parser.parse_args(given)
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 100_000:
+        raise argparse.ArgumentTypeError("de 1 a 100 000")
+    return number
+
+
+def a_port(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 65_535:
+        raise argparse.ArgumentTypeError("de 1 a 65535")
+    return number
+
+
+def locked(state: Path) -> IO[str]:
+    """Take this state for ourselves. Raises UpFailed when another `up` has it."""
+    file = (state / "up.lock").open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        url = ""
+        if (state / "endpoints.json").exists():
+            url = json.loads((state / "endpoints.json").read_text()).get("url", "")
+        file.close()
+        raise UpFailed("already_running", f"ya está en marcha en esta carpeta: {url}") from None
+    return file
+
+
+def require_room(state: Path) -> None:
+    free = shutil.disk_usage(state).free
+    if free < ROOM_BYTES:
+        raise UpFailed(
+            "disk_full",
+            f"quedan {free // 1_000_000} MB en el disco de {state} y hacen falta "
+            f"{ROOM_BYTES // 1_000_000} MB: libere espacio o elija otro con AQUACIS_STATE",
+        )
+
+
+def http_port(state: Path, asked: int | None) -> int:
+    """Return the port asked for, else the last one if it is free, else a free one."""
+    kept = state / "http_port"
+    if asked is not None:
+        if not port_is_free(asked):
+            raise UpFailed("port_taken", f"el puerto {asked} ya está en uso: elija otro con --port")
+        return asked
+    last = int(kept.read_text()) if kept.exists() else 0
+    port = last if last and port_is_free(last) else free_port()
+    replace_text(kept, str(port))
+    return port
+
+
+def city_sandbox(state: Path, told: argparse.Namespace) -> tuple[Sandbox, Plan]:
+    """Describe the sandbox with a city; begin the city if there is none yet."""
+    now_us = city.wall_us()
+    if not (state / "city.json").exists():
+        clock = ClockFile(state / "clock.json").reading
+        end_h = (clock.sim_us if clock else now_us) // HOUR_US
+        plan = Plan(seed=told.seed, meters=told.meters, first_h=end_h - HISTORY_H, end_h=end_h)
+        city.lay_down(state, plan)
+    progress = city.progress_of(state)
+    plan = progress.plan
+    speed = 1 if progress.in_history else told.speed
+    ClockFile(state / "clock.json").resume(wall_us=now_us, speed=speed)
+    town = build(plan)
+
+    def command(broker: Broker) -> Sequence[str]:
+        return (
+            *(sys.executable, "-m", "field_sim.city", "--state", str(state)),
+            *("--broker-port", str(broker.port), "--speed", str(told.speed)),
+        )
+
+    sandbox = Sandbox(
+        state=state,
+        agents=city_agents(state, town),
+        meters=registered(town),
+        http_port=http_port(state, told.port),
+        clock=f"file:{state / 'clock.json'}",
+        city=command,
+        broker_port=told.broker_port,
+    )
+    return sandbox, plan
+
+
+def city_agents(state: Path, town: Town) -> list[Agent]:
+    agents = []
+    for number, gateway in enumerate(town.gateways):
+        near = [
+            meter
+            for meter in town.wmbus
+            if town.air.chance[meter.household, number] >= LEAST_CHANCE_FOR_KEY
+        ]
+        fifo = str(state / "agents" / gateway.id / "wmbus.fifo")
+        agents.append(
+            Agent(
+                gateway=gateway.id,
+                name=gateway.name,
+                application=gateway.application,
+                sources=(
+                    {
+                        "kind": "chirpstack",
+                        "application": gateway.application,
+                        "gateway_eui": gateway.eui,
+                    },
+                    {"kind": "lines", "path": fifo},
+                ),
+                keys={meter.name: meter.key.hex() for meter in near},
+                clock_error_us=gateway.clock_error_us,
+            )
+        )
+    return agents
+
+
+def registered(town: Town) -> list[NewMeter]:
+    """Return the meters that the utility knows: all but a few that were just installed."""
+    wmbus = [
+        NewMeter(name=meter.name, administration=ADMINISTRATION, key=meter.key)
+        for meter in town.wmbus
+    ]
+    lorawan = [
+        NewMeter(name=f"{meter.dev_eui:016X}", administration=ADMINISTRATION)
+        for meter in town.lorawan[:-UNREGISTERED]
+    ]
+    return wmbus + lorawan
+
+
+def input_sandbox(state: Path, told: argparse.Namespace) -> Sandbox:
+    """Describe the sandbox that reads a file, with the real clock."""
+    lines = input_file.read_lines(told.input)
+    telegrams = [input_file.understood(line) for line in lines]
+    agents = input_file.agents_for(state, telegrams)
+    named = ", ".join(agent.gateway for agent in agents)
+    say(f"{len(telegrams)} líneas de {told.input} para los gateways: {named or 'ninguno'}")
+    return Sandbox(
+        state=state,
+        agents=agents,
+        meters=input_file.keys_of(telegrams),
+        http_port=http_port(state, told.port),
+        clock="system",
+        city=None,
+        broker_port=told.broker_port,
+    )
+
+
+def announce(sandbox: Sandbox, took_s: float) -> None:
+    say(f"\nAquaCIS está en marcha:  {sandbox.url}/   (lista en {took_s:.0f} s)\n")
+    say("  para entrar           contraseña")
+    for name, password in sandbox.users().items():
+        say(f"  {name:<20}  {password}")
+    say(f"\n  broker MQTT {sandbox.broker.url if sandbox.broker else ''}")
+    say(f"  datos y bitácoras en {sandbox.state}")
+    say("  Ctrl-C lo detiene todo\n")
+
+
+def watch(sandbox: Sandbox, shown: HistoryShown | None) -> None:
+    """Keep everything running, until a signal."""
+    while True:
+        for line in sandbox.revive():
+            say(line)
+        if shown is not None:
+            shown.show()
+        time.sleep(POLL_S)
+
+
+def run(told: argparse.Namespace, signals: Signals) -> int:
+    began = time.monotonic()
+    state = state_folder(ROOT)
+    state.mkdir(mode=0o711, parents=True, exist_ok=True)
+    lock = locked(state)
+    sandbox: Sandbox | None = None
+    shown: HistoryShown | None = None
+    try:
+        require_room(state)
+        if ended := Pids(state / "processes.json").end_leftovers():
+            say(f"Quedaban procesos de una vez anterior; se detuvieron: {', '.join(ended)}")
+        if told.input is not None:
+            sandbox = input_sandbox(state, told)
+        else:
+            sandbox, plan = city_sandbox(state, told)
+            shown = HistoryShown(state / "city.json", total_h=plan.end_h - plan.first_h)
+        sandbox.start()
+        announce(sandbox, time.monotonic() - began)
+        watch(sandbox, shown)
+    except Stopped:
+        return 0
+    finally:
+        if shown is not None:
+            shown.close()
+        if sandbox is not None:
+            sandbox.stop(force=signals.insist)
+            say("Todo detenido.")
+        lock.close()
+    return 0
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    told = arguments(given)
+    signals = Signals()
+    signals.install()
+    try:
+        return run(told, signals)
+    except Stopped:
+        return 0
+    except (UpFailed, BrokerFailed) as failed:
+        print(f"up: {failed.message} [{failed.code}]", file=sys.stderr)
+    except ServerError as failed:
+        print(f"up: {failed.spanish}", file=sys.stderr)
+    except ConfigurationInvalid as invalid:
+        print(f"up: {invalid} [configuration_invalid]", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
