@@ -37,10 +37,10 @@ DAY_US: Final = 24 * HOUR_US
 MAX_METERS: Final = 20_000  # five times what a gateway hears; about 1 KB each
 MAX_STRANGERS: Final = 4096  # meters whose keys we lack, heard this hour
 RECENT_UPLINKS: Final = 8192  # about 2 MB; an hour of 4,000 meters heard twice
-EXTREMES_PER_DAY: Final = 48  # rows for each meter
+EXTREMES_PER_DAY: Final = 24  # rows for each meter: running extremes settle within a morning
 REPORT_TEXT_BYTES: Final = 512  # of a bad line, in its report
 
-EXTREME_FIELDS: Final = ("flow_temperature_c", "external_temperature_c", "volume_flow_m3h")
+EXTREME_FIELDS: Final = ("flow_m3h", "flow_temperature_c", "external_temperature_c")
 
 Effect = Store | Settle | Forget
 
