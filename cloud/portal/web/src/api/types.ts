@@ -9,7 +9,7 @@ export interface Me {
   subject: string
   name?: string | null
   roles: string[]
-  administrations: string[]
+  administrations: { code: string; name: string }[]
 }
 
 export interface MeterItem {

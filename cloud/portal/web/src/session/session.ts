@@ -72,6 +72,11 @@ export function forgetAccess(): void {
   if (session) session.endsAtMs = 0
 }
 
+/** An administration as people call it; its code where nobody told its name. */
+export function administrationName(code: string): string {
+  return who.value?.administrations.find((known) => known.code === code)?.name ?? code
+}
+
 export function setMe(value: Me): void {
   who.value = value
 }
