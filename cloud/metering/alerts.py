@@ -3,12 +3,14 @@
 An episode is what one agent follows (meter, kind, start). An alert is what people see. Episodes
 that overlap in time are the same water: they join one alert. An alert closes with the first
 episode of it that closes, because closing takes evidence (flow seen at zero, or the meter seen
-normal), while an agent that stopped hearing the meter says nothing. A closed alert stays closed:
-later reports of its episodes change nothing.
+normal), while an agent that stopped hearing the meter says nothing. Evidence from before the alert
+was opened (another gateway's backlog) closes nothing. A closed alert stays closed: later reports
+of its episodes change nothing.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,8 +21,8 @@ KINDS = ("continuous_flow", "burst")
 STATES = ("open", "closed")
 LEVELS = (0, 24, 48, 72)
 LITRES_MAX = 10**12  # a cubic kilometre: more is not a meter's register
-SAME_LEAK_GAP_US = 0  # an episode that starts after the close of another is another leak
 EPISODE_HEX_DIGITS = 16
+NATURAL_ID = re.compile(r"[@-_]{3}-[0-9A-F]{8}|[0-9A-F]{16}")  # letters: five bits each, from 64
 
 
 class AnomalyMalformed(ValueError):
@@ -57,7 +59,7 @@ def anomaly_of(payload: Any) -> Anomaly:  # noqa: ANN401  whatever the CBOR was
         raise AnomalyMalformed("level")
     return Anomaly(
         kind=_one_of(payload, "kind", KINDS),
-        meter=_text(payload, "meter"),
+        meter=_meter(payload),
         episode=episode,
         level=level,
         started_at=_instant(payload, "started_at"),
@@ -69,10 +71,17 @@ def anomaly_of(payload: Any) -> Anomaly:  # noqa: ANN401  whatever the CBOR was
 
 
 def same_leak(anomaly: Anomaly, alerts: Sequence[Alert]) -> Alert | None:
-    """Return the alert of this meter and kind that a not yet known episode belongs to."""
+    """Return the alert of this meter and kind that a not yet known episode belongs to.
+
+    alerts  of that meter and kind, the open one first
+
+    There is one open alert at most, so an open episode always joins it.
+    """
     for alert in alerts:
-        ends = alert.closed_at
-        if ends is None or anomaly.started_at < ends + SAME_LEAK_GAP_US:
+        if alert.closed_at is None and anomaly.state == "open":
+            return alert
+        before_end = alert.closed_at is None or anomaly.started_at < alert.closed_at
+        if before_end and anomaly.detected_at >= alert.started_at:
             return alert
     return None
 
@@ -92,7 +101,7 @@ def outcome(anomaly: Anomaly, alert: Alert | None) -> Outcome:
         )
     if alert.state == "closed":
         return _unchanged(alert)
-    closes = anomaly.state == "closed"
+    closes = anomaly.state == "closed" and anomaly.detected_at >= alert.opened_at
     level = max(alert.level, anomaly.level)
     return Outcome(
         alert_key=alert.alert_key,
@@ -124,6 +133,13 @@ def _text(payload: Mapping[str, Any], field: str) -> str:
     if not isinstance(given, str) or not 0 < len(given) <= 64:
         raise AnomalyMalformed(field)
     return given
+
+
+def _meter(payload: Mapping[str, Any]) -> str:
+    name = _text(payload, "meter")
+    if NATURAL_ID.fullmatch(name) is None:
+        raise AnomalyMalformed("meter")
+    return name
 
 
 def _one_of(payload: Mapping[str, Any], field: str, allowed: Sequence[str]) -> str:

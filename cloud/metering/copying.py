@@ -19,7 +19,9 @@ from decoders.value import value
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
-POSTGRES_EPOCH_US = 946_684_800_000_000  # 2000-01-01 UTC in µs since 1970: timestamptz counts from it
+POSTGRES_EPOCH_US = (
+    946_684_800_000_000  # 2000-01-01 UTC in µs since 1970: timestamptz counts from it
+)
 
 _WIRE = {"int8": ">i8", "int4": ">i4", "int2": ">i2", "timestamptz": ">i8"}
 
@@ -103,6 +105,6 @@ def _without_nulls(table: npt.NDArray[Any], columns: Mapping[str, Column]) -> by
             continue
         table[f"l{place}"][column.null] = -1
         wire, offset = layout.fields[f"v{place}"][:2]  # type: ignore[index]  # as above
-        kept[np.ix_(column.null, range(offset, offset + wire.itemsize))] = False
+        kept[column.null, offset : offset + wire.itemsize] = False
     octets_of: npt.NDArray[np.uint8] = table.view(np.uint8).reshape(len(table), -1)
     return octets_of[kept].tobytes()

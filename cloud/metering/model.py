@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from enum import IntEnum, IntFlag
 from typing import Any
 
@@ -125,6 +126,20 @@ class Readings:
             clock=self.clock[chosen],
             quality=self.quality[chosen],
         )
+
+    def with_quality(self, quality: Int16s) -> Readings:
+        """Return the same readings with these remarks."""
+        return replace(self, quality=quality)
+
+    def joined(self, more: Readings) -> Readings:
+        """Return these readings, then those."""
+        if not len(more):
+            return self
+        both = {
+            each.name: np.concatenate([getattr(self, each.name), getattr(more, each.name)])
+            for each in fields(self)
+        }
+        return Readings(**both)
 
 
 @value

@@ -16,6 +16,7 @@ from cloud.metering import network_views, shapes, views
 from cloud.metering.asked import cursor_key, time_range
 from cloud.metering.csv_answer import wants_csv, written
 from cloud.metering.network_views import HOURS_SHOWN, full_hour
+from cloud.metering.service import Metering
 
 CONTEXT = "metering"
 BIGINT_MAX = (1 << 63) - 1
@@ -111,10 +112,11 @@ def list_dead_letters(
 
 @router.post("/dead-letters/{dead_letter_key}/replay")
 def replay_dead_letter(principal: Operator, platform: OpenPlatform, dead_letter_key: Key) -> Any:  # noqa: ANN401
-    """Try a refused row again, with today's keys and decoders."""
+    """Try a refused row or message again, with today's keys and decoders."""
     with platform.pool(CONTEXT).connection() as connection:
         _dead_letter(connection, principal, dead_letter_key)
-    open_metering(platform).replay(dead_letter_key)
+    with Metering.on(platform) as metering:
+        metering.replay(dead_letter_key)
     with platform.pool(CONTEXT).connection() as connection:
         return shapes.dead_letter(_dead_letter(connection, principal, dead_letter_key))
 

@@ -6,11 +6,12 @@ every change made elsewhere, so a stale memory lasts one batch at most.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg
 
+from cloud.kernel.config import CST_OFFSET_S, Administration
 from cloud.kernel.keyvault import KeyVault, Wrapped
 from cloud.metering.model import Gateway
 from decoders.formats import Formats
@@ -26,7 +27,8 @@ class Meter:
     """What intake needs of a meter. `key` is the newest radio key, None when there is none."""
 
     meter_key: int
-    clock_offset_s: int | None
+    administration: str
+    clock_offset_s: int  # its own, else its administration's
     max_flow_lph: int
     key: bytes | None
     key_version: int  # 0 without a key
@@ -46,11 +48,18 @@ class NewMeter:
 class Registry:
     """What one worker knows of the meters it hears."""
 
-    def __init__(self, vault: KeyVault) -> None:
+    def __init__(self, vault: KeyVault, administrations: Sequence[Administration]) -> None:
         self._vault = vault
+        self._offsets_s = {one.code: one.meter_clock_offset_s for one in administrations}
         self._meters: dict[str, Meter] = {}
+        self._unknown: set[str] = set()
         self._version = 0
+        self._connection: Connection | None = None
         self.formats = Formats()
+
+    def use(self, connection: Connection) -> None:
+        """Look up keys through this connection from now on."""
+        self._connection = connection
 
     def refresh(self, connection: Connection) -> None:
         """Forget everything when anything changed since it was read."""
@@ -65,41 +74,50 @@ class Registry:
     def forget(self) -> None:
         """Forget everything: after a rollback nobody knows what was true."""
         self._meters.clear()
+        self._unknown.clear()
         self.formats = Formats()
         self._version = 0
 
-    def meter(self, name: str) -> Meter | None:
-        """Return a meter that `find` has found."""
-        return self._meters.get(name)
+    @property
+    def meters(self) -> Mapping[str, Meter]:
+        """The meters that `find` has found, by name."""
+        return self._meters
 
     def key(self, name: str) -> bytes | None:
-        """Return the radio key of a meter that `find` has found."""
+        """Return a meter's radio key, None when there is none or the meter is unknown."""
+        if name not in self._meters and self._connection is not None:
+            self.find(self._connection, [name])
         meter = self._meters.get(name)
         return None if meter is None else meter.key
 
     def find(self, connection: Connection, names: Iterable[str]) -> None:
-        """Read the meters of these names that are not remembered yet; unknown ones stay unknown."""
-        missing = sorted({name for name in names if name not in self._meters})
+        """Read the meters of these names that are not remembered yet."""
+        missing = {n for n in names if n not in self._meters and n not in self._unknown}
         if not missing:
             return
-        if len(self._meters) + len(missing) > REMEMBERED_MAX:
+        if len(self._meters) + len(self._unknown) + len(missing) > REMEMBERED_MAX:
             self._meters.clear()
+            self._unknown.clear()
         rows = connection.execute(
-            """SELECT n.name, m.meter_key, m.clock_offset_s, m.max_flow_lph, k.version, k.wrapped
+            """SELECT n.name, m.meter_key, m.administration, m.clock_offset_s, m.max_flow_lph,
+                   k.version, k.wrapped
                FROM meter_names n JOIN meters m USING (meter_key)
                LEFT JOIN LATERAL (SELECT version, wrapped FROM meter_keys
                    WHERE meter_key = m.meter_key ORDER BY version DESC LIMIT 1) k ON true
                WHERE n.name = ANY (%s)""",
-            [missing],
+            [list(missing)],
         )
-        for name, meter_key, offset_s, max_flow_lph, version, wrapped in rows:
+        for name, meter_key, administration, offset_s, max_flow_lph, version, wrapped in rows:
+            usual_s = self._offsets_s.get(administration, CST_OFFSET_S)
             self._meters[name] = Meter(
                 meter_key=meter_key,
-                clock_offset_s=offset_s,
+                administration=administration,
+                clock_offset_s=usual_s if offset_s is None else offset_s,
                 max_flow_lph=max_flow_lph,
                 key=None if wrapped is None else self._unwrapped(meter_key, version, wrapped),
                 key_version=version or 0,
             )
+        self._unknown |= missing - self._meters.keys()
 
     def mint(
         self, connection: Connection, names: Iterable[str], *, gateway: Gateway, now_us: int
@@ -113,6 +131,7 @@ class Registry:
         new = sorted({name for name in names if name not in self._meters})
         if new:
             mint(connection, new, administration=gateway.administration, now_us=now_us)
+            self._unknown -= set(new)
             self.find(connection, new)
         return len(new)
 
@@ -185,9 +204,7 @@ def import_meters(
     before = _keys_of(connection, names)
     for administration in sorted({meter.administration for meter in meters}):
         ours = sorted({m.name for m in meters if m.administration == administration})
-        mint(
-            connection, ours, administration=administration, now_us=now_us, provisional=False
-        )
+        mint(connection, ours, administration=administration, now_us=now_us, provisional=False)
     meter_keys = _keys_of(connection, names)
     new_keys = 0
     for meter in meters:
@@ -203,7 +220,7 @@ def _keys_of(connection: Connection, names: Sequence[str]) -> dict[str, int]:
     rows = connection.execute(
         "SELECT name, meter_key FROM meter_names WHERE name = ANY (%s)", [list(names)]
     )
-    return {name: meter_key for name, meter_key in rows}
+    return dict(rows.fetchall())
 
 
 def _adopt(connection: Connection, meter_key: int, meter: NewMeter) -> None:
@@ -225,7 +242,8 @@ def add_key(
 ) -> bool:
     """Add a radio key as the meter's newest version, unless it is that already."""
     newest = connection.execute(
-        "SELECT version, wrapped FROM meter_keys WHERE meter_key = %s ORDER BY version DESC LIMIT 1",
+        """SELECT version, wrapped FROM meter_keys WHERE meter_key = %s
+           ORDER BY version DESC LIMIT 1""",
         [meter_key],
     ).fetchone()
     version = 1

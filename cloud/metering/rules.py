@@ -171,7 +171,8 @@ def replaces(*, stored: Readings, incoming: Readings) -> Bools:
         answer |= ~decided & (mine < theirs)
         decided |= mine != theirs
     same = stored.register_l == incoming.register_l
-    return answer & ~(same & (stored.clock == ClockSource.METER))
+    wins: Bools = answer & ~(same & (stored.clock == ClockSource.METER))
+    return wins
 
 
 def contradicts(*, kept: Readings, other: Readings) -> Bools:

@@ -50,7 +50,7 @@ CREATE TABLE meter_state (
     last_register_l   bigint,
     last_heard_at     timestamptz,
     last_received_at  timestamptz,
-    info_code         integer,                     -- latched: last status the meter sent
+    info_code         bigint,                      -- latched: last status the meter sent
     info_at           timestamptz
 ) WITH (fillfactor = 60);
 

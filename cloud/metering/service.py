@@ -1,0 +1,369 @@
+"""What the utility can do with telegrams: take them, try refused ones again, register meters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import psycopg
+
+from cloud.kernel import outbox, telemetry
+from cloud.kernel.blobs import BlobStore
+from cloud.kernel.config import Administration, GatewayConfig
+from cloud.kernel.db import Database
+from cloud.kernel.keyvault import KeyVault
+from cloud.kernel.platform import Platform
+from cloud.metering import dead_letters, registry, store
+from cloud.metering.clock_offsets import Offset
+from cloud.metering.dead_letters import REJECTED
+from cloud.metering.model import Gateway, Rejection
+from cloud.metering.recording import Source
+from cloud.metering.registry import NewMeter
+from cloud.metering.store import GatewayUnknown
+from cloud.metering.worker import CREDIT_ROWS, Connection, Taken, Worker
+from decoders import uplink
+from decoders.uplink import Ack, UplinkError
+from decoders.value import value
+
+FRAMES = telemetry.counter("aquacis_frames_total", "Frames accepted; each reception counts.")
+READINGS = telemetry.counter("aquacis_readings_total", "Readings newly recorded.")
+CONFLICTS = telemetry.counter("aquacis_reading_conflicts_total", "Contradicting readings found.")
+LOSSES = telemetry.counter("aquacis_edge_losses_total", "Losses that gateways reported or showed.")
+
+UNKNOWN_STREAM = bytes(uplink.STREAM_BYTES)
+"""Stands for the stream of a message that does not even say that."""
+
+
+@value
+class Replayed:
+    """What a second try of a dead letter has become. `code` None: it went through."""
+
+    dead_letter_key: int
+    code: str | None
+    detail: str = ""
+    readings_new: int = 0
+
+
+class Metering:
+    """Takes messages and replays refused ones, one at a time: each thread or process has its own.
+
+    clock   µs since 1970, for answers and operators' actions; facts carry `received_at`
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        blobs: BlobStore,
+        vault: KeyVault,
+        administrations: Sequence[Administration],
+        clock: Callable[[], int],
+        unknown_meters: str = "provisional",
+    ) -> None:
+        self._blobs = blobs
+        self._vault = vault
+        self._clock = clock
+        self._worker = Worker(
+            database,
+            blobs=blobs,
+            vault=vault,
+            administrations=administrations,
+            unknown_meters=unknown_meters,
+        )
+
+    @classmethod
+    def on(cls, platform: Platform) -> Self:
+        """Return a service that stands on the platform's parts."""
+        return cls(
+            platform.database,
+            blobs=platform.blobs,
+            vault=platform.vault,
+            administrations=platform.settings.administrations,
+            clock=platform.clock.now_us,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database connection."""
+        self._worker.close()
+
+    def ingest(self, message: bytes, topic_gateway: str, received_at: int) -> bytes | None:
+        """Take a message of a gateway's topic and return the answer for it, once all is committed.
+
+        Returns None when nobody should be answered: a stranger, or one gateway on another's
+        topic. Calling it twice with the same message has the effect of calling it once.
+        Raises psycopg.Error when nothing could be recorded: do not answer, it comes again.
+        """
+        try:
+            return self._ingest(message, topic_gateway, received_at)
+        except BaseException:
+            self._worker.recover()
+            raise
+
+    def replay(self, dead_letter_key: int) -> Replayed:
+        """Try a dead letter again as it came in. Raises dead_letters.DeadLetterUnknown."""
+        connection = self._worker.connection()
+        try:
+            letter = dead_letters.letter(connection, dead_letter_key, blobs=self._blobs)
+            if letter.state != "open":
+                connection.rollback()
+                return Replayed(
+                    dead_letter_key=dead_letter_key, code=letter.code, detail=letter.state
+                )
+            result = (
+                self._replay_row(connection, letter)
+                if letter.row is not None
+                else self._replay_message(connection, letter)
+            )
+            connection.commit()
+        except BaseException:
+            self._worker.recover()
+            raise
+        return result
+
+    def dismiss(self, dead_letter_key: int) -> None:
+        """Set a dead letter aside for good; its bytes stay. Raises DeadLetterUnknown."""
+        connection = self._worker.connection()
+        with connection.transaction():
+            dead_letters.letter(connection, dead_letter_key, blobs=self._blobs)
+            dead_letters.settle(
+                connection, dead_letter_key, state="dismissed", now_us=self._clock()
+            )
+        connection.commit()
+
+    def register_gateways(self, gateways: Sequence[GatewayConfig]) -> None:
+        """Register the configured gateways."""
+        connection = self._worker.connection()
+        for gateway in sorted(gateways, key=lambda one: one.id):
+            store.register_gateway(
+                connection,
+                id=gateway.id,
+                administration=gateway.administration,
+                name=gateway.name,
+                expected_per_hour=gateway.expected_per_hour,
+            )
+        connection.commit()
+
+    def import_meters(self, meters: Sequence[NewMeter]) -> tuple[int, int]:
+        """Register meters and radio keys; return how many of each are new."""
+        connection = self._worker.connection()
+        counted = registry.import_meters(
+            connection, meters, vault=self._vault, now_us=self._clock()
+        )
+        connection.commit()
+        return counted
+
+    def rewrap_keys(self) -> int:
+        """Wrap every radio key under the vault's newest version; return how many changed."""
+        connection = self._worker.connection()
+        changed = registry.rewrap_keys(connection, vault=self._vault)
+        connection.commit()
+        return changed
+
+    def mark_all_for_resend(self) -> int:
+        """After a restore: ask every stream to send again what follows on what is stored."""
+        connection = self._worker.connection()
+        streams = store.mark_all_for_resend(connection)
+        connection.commit()
+        return streams
+
+    def resend_requests(self) -> list[tuple[str, bytes]]:
+        """Return (gateway id, answer to publish) for each stream that a restore left behind."""
+        connection = self._worker.connection()
+        streams = store.streams_to_resend(connection)
+        connection.commit()
+        return [
+            (
+                gateway,
+                self._answer(stream=each.stream, upto=each.upto, resend_from=each.upto + 1),
+            )
+            for gateway, each in streams
+        ]
+
+    def _ingest(self, message: bytes, topic_gateway: str, received_at: int) -> bytes | None:
+        try:
+            batch = uplink.decode_batch(message)
+        except UplinkError as error:
+            return self._unreadable(message, topic_gateway, received_at, error)
+        if batch.gateway != topic_gateway:
+            detail = f"a message of gateway {batch.gateway}"
+            self._bury(
+                message, topic_gateway, received_at, code=Rejection.FOREIGN_TOPIC, detail=detail
+            )
+            return None
+        try:
+            taken = self._worker.take(batch, message, received_at=received_at)
+        except GatewayUnknown as error:
+            self._worker.recover()
+            self._bury(
+                message,
+                topic_gateway,
+                received_at,
+                code=Rejection.UNKNOWN_GATEWAY,
+                detail=str(error),
+            )
+            return None
+        except psycopg.DataError as error:
+            # the last net: a value that our checks let through and the database does not
+            self._worker.recover()
+            refused = uplink.Malformed(f"{type(error).__name__}: {error}")
+            return self._unreadable(message, topic_gateway, received_at, refused)
+        _count(taken)
+        ack = taken.ack
+        return self._answer(
+            stream=ack.stream,
+            upto=ack.upto,
+            resend_from=ack.resend_from,
+            rejected=ack.rejected,
+        )
+
+    def _unreadable(
+        self, message: bytes, topic_gateway: str, received_at: int, error: UplinkError
+    ) -> bytes | None:
+        """Keep a message that has no row numbers, and say so to its gateway (edge_protocol)."""
+        stream = uplink.claimed_stream(message)
+        gateway = self._bury(
+            message, topic_gateway, received_at, code=error.code, detail=error.detail, stream=stream
+        )
+        if gateway is None:
+            return None
+        connection = self._worker.connection()
+        known = None
+        if stream is not None:
+            known = store.stream_of(connection, gateway, stream)
+        elif (known := store.newest_stream(connection, gateway)) is not None:
+            stream = known.stream
+        connection.commit()
+        upto = 0 if known is None else known.upto
+        readable_later = error.code == Rejection.VERSION
+        return self._answer(
+            stream=stream or UNKNOWN_STREAM,
+            upto=upto,
+            resend_from=None if readable_later else upto + 1,
+            rejected=((0, error.code),),
+        )
+
+    def _bury(
+        self,
+        message: bytes,
+        topic_gateway: str,
+        received_at: int,
+        *,
+        code: str,
+        detail: str,
+        stream: bytes | None = None,
+    ) -> Gateway | None:
+        """Keep a whole message as a dead letter; return the gateway whose topic it came on."""
+        connection = self._worker.connection()
+        try:
+            gateway = store.gateway_of(connection, topic_gateway)
+        except GatewayUnknown:
+            gateway = None
+        dead_letters.bury_message(
+            connection,
+            message,
+            code=code,
+            detail=detail,
+            topic_gateway=topic_gateway,
+            gateway=gateway,
+            stream=stream,
+            received_at=received_at,
+            blobs=self._blobs,
+        )
+        connection.commit()
+        REJECTED.labels(code).inc()
+        return gateway
+
+    def _replay_row(self, connection: Connection, letter: dead_letters.DeadLetter) -> Replayed:
+        assert letter.row is not None
+        assert letter.batch_key is not None
+        assert letter.batch_row is not None
+        key, now_us = letter.dead_letter_key, self._clock()
+        gateway = store.gateway_of(connection, letter.topic_gateway)
+        source = Source(
+            gateway=gateway,
+            batch_key=letter.batch_key,
+            stream=b"",
+            received_at=letter.received_at,
+            traceparent=telemetry.new_traceparent(),
+            new_id=outbox.new_ids(now_us),
+        )
+        offset = store.offset_of_batch(connection, letter.batch_key) or Offset(
+            offset_us=gateway.offset_us,
+            uncertainty_us=gateway.uncertainty_us,
+            trusted=gateway.trusted,
+        )
+        prepared, recorded = self._worker.again(
+            uplink.pack_rows([letter.row]), index=letter.batch_row, source=source, offset=offset
+        )
+        if recorded is None:
+            refused = prepared.rejected[0]
+            dead_letters.refused_again(
+                connection, key, code=refused.code, detail=refused.detail, now_us=now_us
+            )
+            return Replayed(dead_letter_key=key, code=refused.code, detail=refused.detail)
+        dead_letters.settle(connection, key, state="replayed", now_us=now_us)
+        return Replayed(dead_letter_key=key, code=None, readings_new=recorded.counts.readings_new)
+
+    def _replay_message(self, connection: Connection, letter: dead_letters.DeadLetter) -> Replayed:
+        """Take a whole message again; it goes through when its rows follow on what is stored."""
+        key, now_us = letter.dead_letter_key, self._clock()
+        code, detail, readings = None, "", 0
+        try:
+            batch = uplink.decode_batch(letter.message)
+            if batch.gateway != letter.topic_gateway:
+                code, detail = Rejection.FOREIGN_TOPIC, f"a message of gateway {batch.gateway}"
+            else:
+                connection.rollback()  # the worker begins its own transactions
+                taken = self._worker.take(batch, letter.message, received_at=letter.received_at)
+                _count(taken)
+                readings = taken.recorded.counts.readings_new if taken.recorded else 0
+        except UplinkError as error:
+            code, detail = error.code, error.detail
+        except GatewayUnknown as error:
+            code, detail = Rejection.UNKNOWN_GATEWAY, str(error)
+        if code is None:
+            dead_letters.settle(connection, key, state="replayed", now_us=now_us)
+        else:
+            dead_letters.refused_again(connection, key, code=code, detail=detail, now_us=now_us)
+        return Replayed(dead_letter_key=key, code=code, detail=detail, readings_new=readings)
+
+    def _answer(
+        self,
+        *,
+        stream: bytes,
+        upto: int,
+        resend_from: int | None,
+        rejected: tuple[tuple[int, str], ...] = (),
+    ) -> bytes:
+        ack = Ack(
+            stream=stream,
+            upto=upto,
+            credit=CREDIT_ROWS,
+            rejected=rejected,
+            resend_from=resend_from,
+            cloud_at=self._clock(),
+        )
+        return uplink.encode_ack(ack)
+
+
+def _count(taken: Taken) -> None:
+    """Count what was committed."""
+    LOSSES.inc(len(taken.losses))
+    for _, code in taken.ack.rejected:
+        REJECTED.labels(code).inc()
+    if taken.recorded is not None:
+        FRAMES.inc(taken.recorded.counts.frames)
+        READINGS.inc(taken.recorded.counts.readings_new)
+        CONFLICTS.inc(taken.recorded.counts.conflicts)

@@ -1,0 +1,439 @@
+"""Gateways, streams, raw batches and receptions in PostgreSQL. Every function runs in the caller's
+transaction on a connection of this context.
+
+Locks are taken in one order: the gateway, then meters in meter_key order (`reading_store`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import psycopg
+from psycopg.types.json import Jsonb
+
+from cloud.kernel.clock import from_us, to_us
+from cloud.metering import copying
+from cloud.metering.clock_offsets import Offset, Sample
+from cloud.metering.edge_protocol import SEQ_MAX
+from cloud.metering.model import (
+    DAY_US,
+    HOUR_US,
+    Bools,
+    Gateway,
+    Int16s,
+    Int32s,
+    Int64s,
+    Loss,
+    Stream,
+)
+from decoders.uplink import NO_RSSI, NO_SNR, Batch
+from decoders.value import value
+
+Connection = psycopg.Connection[Any]
+
+_FIRST_INSTANT_US = 0
+_LAST_INSTANT_US = 7_258_118_400_000_000  # 2200-01-01: beyond it a clock says nothing worth storing
+SHARED_FRAMES_LOOKED_UP = 64  # of one batch, to compare clocks by: enough for a median
+
+
+class GatewayUnknown(LookupError):
+    """No gateway of this id is registered."""
+
+    def __init__(self, gateway: str) -> None:
+        super().__init__(f"no gateway {gateway!r} is registered")
+        self.gateway = gateway
+
+
+@value
+class Receptions:
+    """Accepted frames of one batch as columns, (frames,) each."""
+
+    frame: np.typing.NDArray[np.void]  # V16
+    row: Int32s
+    meter_key: Int64s
+    heard_at: Int64s  # µs, corrected
+    counter: Int64s
+    rssi_dbm: Int16s  # NO_RSSI = not said
+    snr_qdb: Int16s  # NO_SNR = not said
+    radio: Int16s
+    integrity: Int16s
+    key_version: Int16s
+    flags: Int16s
+    register_l: Int64s
+    has_register: Bools
+
+
+@value
+class Counts:
+    """What became of a batch's rows."""
+
+    frames: int = 0
+    rejected: int = 0
+    readings_new: int = 0
+    readings_known: int = 0
+    conflicts: int = 0
+
+
+def storable(instant_us: int) -> datetime:
+    """Return an instant as PostgreSQL and datetime can hold it, however wrong a clock was."""
+    return from_us(min(max(instant_us, _FIRST_INSTANT_US), _LAST_INSTANT_US))
+
+
+def register_gateway(
+    connection: Connection,
+    *,
+    id: str,
+    administration: str,
+    name: str = "",
+    expected_per_hour: int | None = None,
+) -> None:
+    """Register a gateway or bring what is configured of it up to date."""
+    connection.execute(
+        """INSERT INTO gateways (id, name, administration, expected_per_hour)
+           VALUES (%s, %s, %s, %s)
+           ON CONFLICT (id) DO UPDATE SET name = excluded.name,
+               administration = excluded.administration,
+               expected_per_hour = excluded.expected_per_hour""",
+        [id, name or id, administration, expected_per_hour],
+    )
+
+
+def gateway_of(connection: Connection, id: str, *, lock: bool = False) -> Gateway:
+    """Return a gateway and its clock. Raises GatewayUnknown."""
+    row = connection.execute(
+        _GATEWAY_LOCKED if lock else _GATEWAY,
+        [id],
+    ).fetchone()
+    if row is None:
+        raise GatewayUnknown(id)
+    key, administration, offset, uncertainty, quality, flat = row
+    return Gateway(
+        gateway_key=key,
+        id=id,
+        administration=administration,
+        offset_us=offset,
+        uncertainty_us=uncertainty,
+        trusted=quality == "trusted",
+        samples=tuple(zip(flat[::2], flat[1::2], strict=True)),
+    )
+
+
+def save_gateway(
+    connection: Connection,
+    gateway: Gateway,
+    *,
+    batch: Batch,
+    offset: Offset,
+    samples: Sequence[Sample],
+    shared: tuple[int | None, int],
+    seen_at: int,
+) -> None:
+    """Record what a message says of its gateway. `shared`: offset by shared frames (µs), frames."""
+    flat = [number for one in samples for number in (one.offset_us, one.uncertainty_us)]
+    connection.execute(
+        """UPDATE gateways SET agent_version = %s, capabilities = %s,
+               last_seen_at = greatest(last_seen_at, %s), clock_offset_us = %s,
+               clock_uncertainty_us = %s, clock_quality = %s, clock_samples = %s,
+               shared_offset_us = coalesce(%s, shared_offset_us),
+               shared_frames = shared_frames + %s
+           WHERE gateway_key = %s""",
+        [
+            batch.agent.replace("\0", ""),
+            [each.replace("\0", "") for each in batch.capabilities],
+            storable(seen_at),
+            offset.offset_us,
+            offset.uncertainty_us,
+            "trusted" if offset.trusted else "untrusted",
+            flat,
+            *shared,
+            gateway.gateway_key,
+        ],
+    )
+
+
+def stream_of(connection: Connection, gateway: Gateway, stream: bytes) -> Stream | None:
+    """Return a stream of a gateway, None when nothing was heard of it yet."""
+    row = connection.execute(
+        f"{_STREAM} WHERE gateway_key = %s AND stream = %s", [gateway.gateway_key, stream]
+    ).fetchone()
+    return None if row is None else _stream(row)
+
+
+def newest_stream(connection: Connection, gateway: Gateway) -> Stream | None:
+    """Return the stream the gateway began last."""
+    row = connection.execute(
+        f"{_STREAM} WHERE gateway_key = %s ORDER BY started_at DESC, seen_at DESC LIMIT 1",
+        [gateway.gateway_key],
+    ).fetchone()
+    return None if row is None else _stream(row)
+
+
+def streams_to_resend(connection: Connection) -> list[tuple[str, Stream]]:
+    """Return (gateway id, stream) of every stream that a restored cloud asks about."""
+    rows = connection.execute(
+        """SELECT g.id, s.gateway_key, stream, upto, head, head_at, started_at, last_heard_at, resend
+           FROM edge_streams s JOIN gateways g USING (gateway_key) WHERE resend ORDER BY g.id"""
+    ).fetchall()
+    return [(row[0], _stream(row[1:])) for row in rows]
+
+
+def mark_all_for_resend(connection: Connection) -> int:
+    """Ask every gateway to send again what follows on its `upto`: after a restore."""
+    return connection.execute("UPDATE edge_streams SET resend = true").rowcount
+
+
+def save_stream(connection: Connection, stream: Stream, *, seen_at: int) -> None:
+    """Record how far a stream is taken over; its resend request is answered by any message."""
+    connection.execute(
+        """INSERT INTO edge_streams AS s (gateway_key, stream, upto, head, head_at, started_at,
+               first_heard_at, last_heard_at, seen_at, resend)
+           VALUES (%(key)s, %(stream)s, %(upto)s, %(head)s, %(head_at)s, %(started_at)s,
+               %(heard_at)s, %(heard_at)s, %(seen_at)s, %(resend)s)
+           ON CONFLICT (gateway_key, stream) DO UPDATE SET upto = excluded.upto,
+               head = excluded.head, head_at = excluded.head_at,
+               first_heard_at = coalesce(s.first_heard_at, excluded.first_heard_at),
+               last_heard_at = coalesce(excluded.last_heard_at, s.last_heard_at),
+               seen_at = greatest(s.seen_at, excluded.seen_at), resend = excluded.resend""",
+        {
+            "key": stream.gateway_key,
+            "stream": stream.stream,
+            "upto": stream.upto,
+            "head": stream.head,
+            "head_at": _optional(stream.head_at),
+            "started_at": storable(stream.started_at),
+            "heard_at": _optional(stream.last_heard_at),
+            "seen_at": storable(seen_at),
+            "resend": stream.resend,
+        },
+    )
+
+
+def record_loss(connection: Connection, gateway: Gateway, loss: Loss, *, reported_at: int) -> bool:
+    """Record a loss; False when it was recorded before."""
+    return bool(
+        connection.execute(
+            """INSERT INTO edge_losses (gateway_key, stream, first_seq, last_seq, reason, certain,
+                   from_at, to_at, reported_at)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING""",
+            [
+                gateway.gateway_key,
+                loss.stream,
+                loss.first_seq,
+                loss.last_seq,
+                loss.reason,
+                loss.certain,
+                _optional(loss.from_at),
+                _optional(loss.to_at),
+                storable(reported_at),
+            ],
+        ).rowcount
+    )
+
+
+def record_report(
+    connection: Connection,
+    gateway: Gateway,
+    *,
+    kind: str,
+    heard_at: int,
+    received_at: int,
+    payload: dict[str, Any],
+) -> None:
+    """Keep what a gateway says about itself."""
+    connection.execute(
+        """INSERT INTO gateway_reports (gateway_key, kind, heard_at, received_at, payload)
+           VALUES (%s, %s, %s, %s, %s)""",
+        [gateway.gateway_key, kind, storable(heard_at), storable(received_at), Jsonb(payload)],
+    )
+
+
+def open_batch(
+    connection: Connection,
+    gateway: Gateway,
+    *,
+    batch: Batch,
+    sha256: bytes,
+    bytes_received: int,
+    received_at: int,
+    offset: Offset,
+    decoder_version: int,
+) -> int:
+    """Enter a batch in the ledger and return its key.
+
+    The very same message may come again when only its first rows could be taken (a gap inside):
+    then its key is the one it has.
+    """
+    seqs = batch.rows.column("seq")
+    row = connection.execute(
+        """INSERT INTO batches (sha256, gateway_key, stream, first_seq, last_seq, rows, bytes,
+               sent_at, received_at, clock_offset_us, clock_quality, decoder_version)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+           ON CONFLICT (sha256) DO UPDATE SET rows = excluded.rows RETURNING batch_key""",
+        [
+            sha256,
+            gateway.gateway_key,
+            batch.stream,
+            seqs[0],
+            min(seqs[-1], SEQ_MAX),
+            len(seqs),
+            bytes_received,
+            storable(batch.sent_at),
+            storable(received_at),
+            offset.correction_us if offset.trusted else None,
+            "trusted" if offset.trusted else "untrusted",
+            decoder_version,
+        ],
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def close_batch(connection: Connection, batch_key: int, counts: Counts) -> None:
+    """Record what became of a batch's rows."""
+    connection.execute(
+        """UPDATE batches SET frames = frames + %s, rejected = rejected + %s,
+               readings_new = readings_new + %s, readings_known = readings_known + %s,
+               conflicts = conflicts + %s WHERE batch_key = %s""",
+        [
+            counts.frames,
+            counts.rejected,
+            counts.readings_new,
+            counts.readings_known,
+            counts.conflicts,
+            batch_key,
+        ],
+    )
+
+
+def offset_of_batch(connection: Connection, batch_key: int) -> Offset | None:
+    """Return the clock offset that a batch was corrected by, None when it was unknown then."""
+    row = connection.execute(
+        "SELECT clock_offset_us FROM batches WHERE batch_key = %s AND clock_quality = 'trusted'",
+        [batch_key],
+    ).fetchone()
+    return None if row is None else Offset(offset_us=row[0], uncertainty_us=0, trusted=True)
+
+
+def add_receptions(
+    connection: Connection, gateway: Gateway, *, batch_key: int, receptions: Receptions
+) -> None:
+    """Store who heard what, and count it in the gateway's hours."""
+    n = len(receptions.row)
+    if not n:
+        return
+    whole, full = copying.whole, np.full
+    copying.copy_rows(
+        connection,
+        "receptions",
+        {
+            "frame": copying.octets(receptions.frame),
+            "batch_key": whole("int8", full(n, batch_key, np.int64)),
+            "batch_row": whole("int4", receptions.row),
+            "gateway_key": whole("int8", full(n, gateway.gateway_key, np.int64)),
+            "meter_key": whole("int8", receptions.meter_key),
+            "heard_at": copying.instants(receptions.heard_at),
+            "counter": whole("int8", receptions.counter),
+            "rssi_dbm": whole("int2", receptions.rssi_dbm, receptions.rssi_dbm == NO_RSSI),
+            "snr_qdb": whole("int2", receptions.snr_qdb, receptions.snr_qdb == NO_SNR),
+            "radio": whole("int2", receptions.radio),
+            "integrity": whole("int2", receptions.integrity),
+            "key_version": whole("int2", receptions.key_version),
+            "flags": whole("int2", receptions.flags),
+            "register_l": whole("int8", receptions.register_l, ~receptions.has_register),
+        },
+    )
+    hours, frames = np.unique(receptions.heard_at // HOUR_US, return_counts=True)
+    connection.execute(
+        """INSERT INTO gateway_hours AS h (gateway_key, hour_at, frames)
+           SELECT %s, to_timestamp(hour * 3600), frames
+           FROM unnest(%s::bigint[], %s::int[]) AS u (hour, frames) ORDER BY hour
+           ON CONFLICT (gateway_key, hour_at) DO UPDATE SET frames = h.frames + excluded.frames""",
+        [gateway.gateway_key, hours.tolist(), frames.tolist()],
+    )
+
+
+def heard_elsewhere(
+    connection: Connection,
+    gateway: Gateway,
+    frames: np.typing.NDArray[np.void],
+    *,
+    around_us: Int64s,
+) -> dict[int, dict[bytes, int]]:
+    """Return, for each other gateway with a trusted clock, when it heard which of these frames.
+
+    around_us   µs, when the frames were heard here: bounds the search to a day around it
+    returns     {gateway_key: {frame: µs, corrected}}
+    """
+    chosen = frames[:: max(1, len(frames) // SHARED_FRAMES_LOOKED_UP)][:SHARED_FRAMES_LOOKED_UP]
+    if not len(chosen):
+        return {}
+    rows = connection.execute(
+        """SELECT r.gateway_key, r.frame, min(r.heard_at)
+           FROM receptions r JOIN gateways g USING (gateway_key)
+           WHERE r.frame = ANY (%s) AND r.gateway_key <> %s AND g.clock_quality = 'trusted'
+             AND r.heard_at BETWEEN %s AND %s
+           GROUP BY 1, 2""",
+        [
+            [each.tobytes() for each in chosen],
+            gateway.gateway_key,
+            storable(int(around_us.min()) - DAY_US),
+            storable(int(around_us.max()) + DAY_US),
+        ],
+    )
+    heard: dict[int, dict[bytes, int]] = {}
+    for gateway_key, frame, heard_at in rows:
+        heard.setdefault(gateway_key, {})[bytes(frame)] = to_us(heard_at)
+    return heard
+
+
+def offsets_of(connection: Connection, gateway_keys: Sequence[int]) -> dict[int, Offset]:
+    """Return the clock offsets of these gateways."""
+    rows = connection.execute(
+        """SELECT gateway_key, clock_offset_us, clock_uncertainty_us, clock_quality
+           FROM gateways WHERE gateway_key = ANY (%s)""",
+        [list(gateway_keys)],
+    )
+    return {
+        key: Offset(offset_us=offset, uncertainty_us=uncertainty, trusted=quality == "trusted")
+        for key, offset, uncertainty, quality in rows
+    }
+
+
+def learn_layout(
+    connection: Connection, layout: bytes, *, batch_key: int, row: int, now_us: int
+) -> bool:
+    """Keep the layout of a full frame for the compact ones; False when it is known."""
+    return bool(
+        connection.execute(
+            "INSERT INTO compact_formats VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [layout, storable(now_us), batch_key, row],
+        ).rowcount
+    )
+
+
+_GATEWAY = """SELECT gateway_key, administration, clock_offset_us, clock_uncertainty_us,
+                  clock_quality, clock_samples FROM gateways WHERE id = %s"""
+_GATEWAY_LOCKED = _GATEWAY + " FOR NO KEY UPDATE"
+_STREAM = """SELECT gateway_key, stream, upto, head, head_at, started_at, last_heard_at, resend
+             FROM edge_streams"""
+
+
+def _stream(row: Sequence[Any]) -> Stream:
+    key, stream, upto, head, head_at, started_at, last_heard_at, resend = row
+    return Stream(
+        gateway_key=key,
+        stream=bytes(stream),
+        upto=upto,
+        head=head,
+        head_at=None if head_at is None else to_us(head_at),
+        started_at=to_us(started_at),
+        last_heard_at=None if last_heard_at is None else to_us(last_heard_at),
+        resend=resend,
+    )
+
+
+def _optional(instant_us: int | None) -> datetime | None:
+    return None if instant_us is None else storable(instant_us)

@@ -1,0 +1,416 @@
+"""What takes messages one after another: a connection, a memory of the registry, a decoder.
+
+A batch is decided on without a lock (decode, mint meters, make partitions, keep the raw bytes) and
+recorded in one short transaction that checks first that its stream has not moved meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import psycopg
+
+from cloud.kernel import outbox, telemetry
+from cloud.kernel.blobs import BlobStore
+from cloud.kernel.config import Administration
+from cloud.kernel.db import Database
+from cloud.kernel.events import Event
+from cloud.kernel.keyvault import KeyVault
+from cloud.metering import (
+    clock_offsets,
+    edge_protocol,
+    preparing,
+    reading_store,
+    recording,
+    store,
+)
+from cloud.metering.clock_offsets import UNKNOWN, Offset, Sample
+from cloud.metering.edge_protocol import Taking
+from cloud.metering.frames import Uplinked, uplinked
+from cloud.metering.model import Gateway, Loss, Stream
+from cloud.metering.preparing import Prepared
+from cloud.metering.recording import Recorded, Source
+from cloud.metering.registry import Registry, touch
+from decoders import DECODER_VERSION
+from decoders.batch import Columns as Decoded
+from decoders.batch import decode_rows
+from decoders.uplink import Ack, Batch, Rows
+from decoders.value import value
+
+Connection = psycopg.Connection[Any]
+
+CONTEXT = "metering"
+CREDIT_ROWS = 16_384  # four full batches: the network stays busy while one is being committed
+ATTEMPTS_MAX = 5  # another worker may move the same gateway's stream meanwhile
+UNKNOWN_METERS = ("provisional", "refuse")
+
+
+class StreamMoved(Exception):
+    """The stream went on between reading and locking it: the message is taken again."""
+
+
+@value
+class Sender:
+    """What is known of a batch's sender before its rows are looked at."""
+
+    gateway: Gateway
+    stream: Stream  # as it was before this batch
+    is_new: bool
+    samples: tuple[Sample, ...]
+    offset: Offset
+
+
+@value
+class Decision:
+    """All that is known of a batch before anything is locked. `prepared` None: no row to take."""
+
+    sender: Sender
+    taking: Taking
+    offset: Offset
+    shared: tuple[int | None, int] = (None, 0)  # µs, frames
+    prepared: Prepared | None = None
+    sha256: bytes = b""
+
+
+@value
+class Taken:
+    """The answer to a batch, and what was recorded of it."""
+
+    ack: Ack
+    prepared: Prepared | None = None
+    recorded: Recorded | None = None
+    losses: tuple[Loss, ...] = ()
+
+
+class Worker:
+    """Takes batches, one at a time; each process or thread has its own."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        blobs: BlobStore,
+        vault: KeyVault,
+        administrations: Sequence[Administration],
+        unknown_meters: str = "provisional",
+    ) -> None:
+        assert unknown_meters in UNKNOWN_METERS
+        self.registry = Registry(vault, administrations)
+        self._database = database
+        self._blobs = blobs
+        self._mints = unknown_meters == "provisional"
+        self._connection: Connection | None = None
+        self._partitions: set[int] = set()
+
+    def connection(self) -> Connection:
+        """Return the worker's connection, opened again when it was lost; no open transaction."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self._database.connect(CONTEXT)
+            reading_store.prepare(self._connection)
+            self._connection.commit()
+        return self._connection
+
+    def recover(self) -> None:
+        """Forget what may not be true after a failure, and end its transaction."""
+        self.registry.forget()
+        self._partitions.clear()
+        if self._connection is not None and not self._connection.closed:
+            self._connection.rollback()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+    def take(self, batch: Batch, message: bytes, *, received_at: int) -> Taken:
+        """Take over what follows on what is stored; the answer is true once this returns.
+
+        Raises store.GatewayUnknown, psycopg.Error; nothing is recorded then.
+        """
+        connection = self.connection()
+        careful = False
+        for _ in range(ATTEMPTS_MAX):
+            try:
+                decision = self._decide(connection, batch, message, received_at)
+                return self._commit(
+                    connection, batch, message, decision, received_at=received_at, careful=careful
+                )
+            except (StreamMoved, reading_store.StateBehind) as moved:
+                careful |= isinstance(moved, reading_store.StateBehind)
+                self.recover()
+        raise StreamMoved(f"gateway {batch.gateway}: {ATTEMPTS_MAX} attempts")
+
+    def again(
+        self, rows: Rows, *, index: int, source: Source, offset: Offset
+    ) -> tuple[Prepared, Recorded | None]:
+        """Take one row of an earlier batch again, in the caller's transaction.
+
+        rows   that row alone; `index` is its place in its batch
+        Nothing is recorded when it is refused again (`Prepared.rejected`).
+        """
+        connection = self.connection()
+        self.registry.refresh(connection)
+        up = uplinked(rows)
+        decoded = self._decoded(
+            connection, rows, up, gateway=source.gateway, now_us=source.received_at
+        )
+        prepared = preparing.prepare(
+            rows,
+            up,
+            decoded,
+            taken=range(1),
+            meters=self.registry.meters,
+            offset=offset,
+            received_at=source.received_at,
+        ).at_row(index)
+        if prepared.rejected:
+            return prepared, None
+        self._make_partitions(connection, prepared)
+        recorded = recording.record(connection, prepared, source, careful=True)
+        store.close_batch(connection, source.batch_key, recorded.counts)
+        self._publish(connection, recorded, ())
+        return prepared, recorded
+
+    def _decide(
+        self, connection: Connection, batch: Batch, message: bytes, received_at: int
+    ) -> Decision:
+        sender = _sender(connection, batch, received_at)
+        up = uplinked(batch.rows)
+        taking = edge_protocol.take(
+            stream=sender.stream, seqs=up.seq, lost=batch.lost, acked=batch.acked
+        )
+        decision = Decision(sender=sender, taking=taking, offset=sender.offset)
+        if taking.end > taking.begin:
+            decision = self._prepared(connection, batch, up, decision, received_at)
+            decision = replace(decision, sha256=bytes.fromhex(self._blobs.put(message)))
+        connection.commit()
+        return decision
+
+    def _prepared(
+        self,
+        connection: Connection,
+        batch: Batch,
+        up: Uplinked,
+        decision: Decision,
+        received_at: int,
+    ) -> Decision:
+        gateway = decision.sender.gateway
+        self.registry.refresh(connection)
+        decoded = self._decoded(connection, batch.rows, up, gateway=gateway, now_us=received_at)
+        shared, frames = _shared_offset(connection, gateway, up, decoded)
+        offset = clock_offsets.agreed(decision.offset, shared)
+        prepared = preparing.prepare(
+            batch.rows,
+            up,
+            decoded,
+            taken=range(decision.taking.begin, decision.taking.end),
+            meters=self.registry.meters,
+            offset=offset,
+            received_at=received_at,
+        )
+        self._make_partitions(connection, prepared)
+        return replace(
+            decision, prepared=prepared, offset=offset, shared=(shared.offset_us, frames)
+        )
+
+    def _decoded(
+        self, connection: Connection, rows: Rows, up: Uplinked, *, gateway: Gateway, now_us: int
+    ) -> Decoded:
+        """Decode every telegram; afterwards the registry knows every meter that may be known."""
+        registry = self.registry
+        registry.use(connection)
+        decoded = decode_rows(rows, keys=registry.key, formats=registry.formats)
+        suspected = preparing.anomaly_meters(rows, up)
+        registry.find(connection, suspected.union(decoded.names))
+        if self._mints:
+            good = np.unique(decoded.name[decoded.refused < 0]).tolist()
+            heard = suspected.union(decoded.names[name] for name in good)
+            if registry.mint(connection, heard, gateway=gateway, now_us=now_us):
+                connection.commit()
+        return decoded
+
+    def _make_partitions(self, connection: Connection, prepared: Prepared) -> None:
+        reading_store.ensure_partitions(
+            connection,
+            register_at=prepared.readings.register_at,
+            heard_at=prepared.receptions.heard_at,
+            known=self._partitions,
+        )
+
+    def _commit(
+        self,
+        connection: Connection,
+        batch: Batch,
+        message: bytes,
+        decision: Decision,
+        *,
+        received_at: int,
+        careful: bool,
+    ) -> Taken:
+        _lock(connection, decision.sender, batch)
+        source = _source(decision.sender.gateway, batch, received_at)
+        prepared, recorded = decision.prepared, None
+        if prepared is not None:
+            batch_key = store.open_batch(
+                connection,
+                source.gateway,
+                batch=batch,
+                sha256=decision.sha256,
+                bytes_received=len(message),
+                received_at=received_at,
+                offset=decision.offset,
+                decoder_version=DECODER_VERSION,
+            )
+            source = replace(source, batch_key=batch_key)
+            recording.bury(connection, prepared, source)
+            recorded = recording.record(connection, prepared, source, careful=careful)
+            store.close_batch(connection, batch_key, recorded.counts)
+        losses = _close(connection, batch, decision, source)
+        self._publish(connection, recorded, [recording.loss_event(loss, source) for loss in losses])
+        connection.commit()
+        return Taken(
+            ack=_answer(batch, decision, received_at),
+            prepared=prepared,
+            recorded=recorded,
+            losses=losses,
+        )
+
+    def _publish(
+        self, connection: Connection, recorded: Recorded | None, more: Sequence[Event]
+    ) -> None:
+        if recorded is not None and recorded.learned:
+            touch(connection)
+        ours = () if recorded is None else recorded.events
+        outbox.publish(connection, [*ours, *more], blobs=self._blobs)
+
+
+def _sender(connection: Connection, batch: Batch, received_at: int) -> Sender:
+    gateway = store.gateway_of(connection, batch.gateway)
+    stream = store.stream_of(connection, gateway, batch.stream)
+    before = [Sample(offset_us=offset, uncertainty_us=u) for offset, u in gateway.samples]
+    samples = clock_offsets.remember(
+        before,
+        clock_offsets.sample(
+            sent_at=batch.sent_at,
+            received_at=received_at,
+            echo_cloud_at=batch.echo_cloud_at,
+            echo_age_us=batch.echo_age_us,
+        ),
+    )
+    believed = Offset(
+        offset_us=gateway.offset_us,
+        uncertainty_us=gateway.uncertainty_us,
+        trusted=gateway.trusted,
+    )
+    return Sender(
+        gateway=gateway,
+        stream=stream
+        or Stream(
+            gateway_key=gateway.gateway_key,
+            stream=batch.stream,
+            upto=0,
+            head=0,
+            head_at=None,
+            started_at=batch.started_at,
+        ),
+        is_new=stream is None,
+        samples=samples,
+        offset=clock_offsets.estimate(samples) if samples else believed,
+    )
+
+
+def _shared_offset(
+    connection: Connection, gateway: Gateway, up: Uplinked, decoded: Decoded
+) -> tuple[Offset, int]:
+    """Return the gateway's offset by frames that trusted gateways heard too, and how many."""
+    good = np.flatnonzero(decoded.refused < 0)
+    if not len(good):
+        return UNKNOWN, 0
+    heard_at = up.heard_at[decoded.row[good]]
+    frames = decoded.frame[good]
+    elsewhere = store.heard_elsewhere(connection, gateway, frames, around_us=heard_at)
+    if not elsewhere:
+        return UNKNOWN, 0
+    here = {frame.tobytes(): at for frame, at in zip(frames, heard_at.tolist(), strict=True)}
+    reference, theirs = max(elsewhere.items(), key=lambda item: len(item[1]))
+    differences = [here[frame] - at for frame, at in theirs.items()]
+    offsets = store.offsets_of(connection, [reference])
+    shared = clock_offsets.from_shared_frames(differences, reference=offsets[reference])
+    return shared, len(differences)
+
+
+def _lock(connection: Connection, sender: Sender, batch: Batch) -> None:
+    """Lock the gateway. Raises StreamMoved when its stream is not as it was."""
+    gateway = store.gateway_of(connection, sender.gateway.id, lock=True)
+    now = store.stream_of(connection, gateway, batch.stream)
+    if (now is None) != sender.is_new or (now is not None and now != sender.stream):
+        raise StreamMoved(f"gateway {gateway.id}")
+
+
+def _source(gateway: Gateway, batch: Batch, received_at: int) -> Source:
+    return Source(
+        gateway=gateway,
+        batch_key=0,
+        stream=batch.stream,
+        received_at=received_at,
+        traceparent=telemetry.child(batch.traceparent),
+        new_id=outbox.new_ids(received_at),
+    )
+
+
+def _close(
+    connection: Connection, batch: Batch, decision: Decision, source: Source
+) -> tuple[Loss, ...]:
+    """Move the stream on, record losses and the gateway's clock; return losses new to us."""
+    sender, taking = decision.sender, decision.taking
+    losses = list(taking.losses)
+    if sender.is_new:
+        before = store.newest_stream(connection, sender.gateway)
+        started_at = batch.started_at - decision.offset.correction_us
+        loss = edge_protocol.loss_by_new_stream(before, stream=batch.stream, started_at=started_at)
+        losses += [] if loss is None else [loss]
+    reported_at = source.received_at
+    new = [
+        each
+        for each in losses
+        if store.record_loss(connection, sender.gateway, each, reported_at=reported_at)
+    ]
+    heard_at = decision.prepared.last_heard_at if decision.prepared else None
+    newer_head = batch.head >= sender.stream.head
+    store.save_stream(
+        connection,
+        replace(
+            sender.stream,
+            upto=taking.upto,
+            head=max(batch.head, sender.stream.head, taking.upto),
+            head_at=batch.head_at if newer_head and batch.head else sender.stream.head_at,
+            last_heard_at=heard_at if heard_at is not None else sender.stream.last_heard_at,
+            resend=False,
+        ),
+        seen_at=reported_at,
+    )
+    store.save_gateway(
+        connection,
+        sender.gateway,
+        batch=batch,
+        offset=decision.offset,
+        samples=sender.samples,
+        shared=decision.shared,
+        seen_at=reported_at,
+    )
+    return tuple(new)
+
+
+def _answer(batch: Batch, decision: Decision, received_at: int) -> Ack:
+    rejected = decision.prepared.rejected if decision.prepared else ()
+    return Ack(
+        stream=batch.stream,
+        upto=decision.taking.upto,
+        rejected=tuple((each.row.seq, each.code) for each in rejected),
+        credit=CREDIT_ROWS,
+        resend_from=decision.taking.resend_from,
+        cloud_at=received_at,
+    )
