@@ -30,7 +30,7 @@ def expand(encoded: bytes, formats: FormatStore, *, at: int, vouched: bool) -> E
 
     vouched  a checksum of the layer below covers these bytes. Then a layout of the right
              signature and size is taken although the full CRC differs, and the result says so:
-             a public telegram (flowIQ 3100, serial 23813076) is like that.
+             a public telegram (flowIQ 2200, serial 23813076) is like that.
     Raises Truncated, UnknownSignature, CrcMismatch, Malformed.
     """
     if len(encoded) < _HEAD_BYTES:

@@ -70,32 +70,47 @@ def read_header(
     size, compact = _HEADERS[ci]
     if len(payload) < 1 + size:
         raise Truncated(LAYER, at + len(payload), f"CI {ci:02X} needs a header of {size} bytes")
-    records, fill_found, mode = payload[1 + size :], False, MODE_NONE
+    records, records_at = payload[1 + size :], at + 1 + size
+    if size == _NONE:
+        return _header(ci, compact, records, records_at)
+    access, status = payload[size - 3], payload[size - 2]
+    config = payload[size - 1] | payload[size] << 8
     own = payload[5:7] + payload[1:5] + payload[7:9] if size == _LONG else None
-    if size:
-        access, config = payload[size - 3], payload[size - 1] | payload[size] << 8
-        mode = config >> 8 & 0x1F
-    else:
-        access, config = None, 0
-    if mode != MODE_NONE:
-        if mode != MODE_CBC:
-            raise Unsupported(LAYER, at + size - 1, f"security mode {mode} cannot be opened here")
-        assert access is not None
+    mode, fill_found = config >> 8 & 0x1F, False
+    if mode not in (MODE_NONE, MODE_CBC):
+        raise Unsupported(LAYER, at + size - 1, f"security mode {mode} cannot be opened here")
+    if mode == MODE_CBC:
         if not already_decrypted:
             vector = (own or address or bytes(8)) + bytes((access,)) * 8
-            count = config >> 4 & 0x0F
-            records = _decrypt_cbc(records, count, key=key, vector=vector, at=at + 1 + size)
+            blocks = config >> 4 & 0x0F
+            records = _decrypt_cbc(records, blocks, key=key, vector=vector, at=records_at)
         fill_found = records[:2] == _FILL
+        if compact and fill_found:  # full records skip fill by themselves
+            records, records_at = records[2:], records_at + 2
     return Header(
         ci=ci,
         compact=compact,
         address=own,
         access_number=access,
-        status=payload[size - 2] if size else None,
+        status=status,
         security_mode=mode,
         fill_found=fill_found,
         records=records,
-        records_at=at + 1 + size,
+        records_at=records_at,
+    )
+
+
+def _header(ci: int, compact: bool, records: bytes, records_at: int) -> Header:
+    return Header(
+        ci=ci,
+        compact=compact,
+        address=None,
+        access_number=None,
+        status=None,
+        security_mode=MODE_NONE,
+        fill_found=False,
+        records=records,
+        records_at=records_at,
     )
 
 
