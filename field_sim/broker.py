@@ -7,7 +7,9 @@ and answers every gateway; `city` plays the ChirpStacks and watches the agents' 
 What was seen of both brokers and is minded here (fleet_tools.md §B of the references): both
 answer a forbidden publish with success, so a forbidden message is dropped in silence; mosquitto
 drops *all* access control when a bad file is reloaded, so files are only ever read at start,
-where a bad one stops it; mosquitto leaves root for its own user and must own its files.
+where a bad one stops it. As root it would leave root by itself, and with that lose the tie by which
+the kernel ends it when we are killed: so we start it as the user it is meant for, who owns its
+files.
 """
 
 from __future__ import annotations
@@ -144,9 +146,7 @@ def prepare(
         for path in (data, *data.rglob("*")):
             os.chown(path, *run_as)
     command = (program, "-c", str(files))
-    # mosquitto is started as root and leaves root by itself, the NATS server cannot
-    outer = None if chosen == "mosquitto" else run_as
-    return Broker(kind=chosen, port=at, command=command, run_as=outer, passwords=passwords)
+    return Broker(kind=chosen, port=at, command=command, run_as=run_as, passwords=passwords)
 
 
 def wait_ready(broker: Broker, alive: Callable[[], bool]) -> None:
@@ -273,8 +273,8 @@ def _write_mosquitto(
         "log_type warning",
         "log_type notice",
     ]
-    if run_as is not None:
-        lines.append(f"user {pwd.getpwuid(run_as[0]).pw_name}")
+    if run_as == (0, 0):
+        lines.append("user root")  # else it would leave root for a user who cannot enter
     replace_text(data / "mosquitto.conf", "\n".join(lines) + "\n", mode=0o600)
     return data / "mosquitto.conf"
 

@@ -27,7 +27,7 @@ from decoders.value import value
 from field_sim import broker as brokers
 from field_sim.broker import CLOUD, LOOPBACK, Broker
 from field_sim.clock_file import replace_text
-from field_sim.supervisor import Child, Pids, stop
+from field_sim.supervisor import Child, Pids, wait_or_kill
 
 ROOT = Path(__file__).resolve().parents[1]
 ADMINISTRATION = "queretaro"
@@ -173,7 +173,7 @@ class Sandbox:
                 child.process.terminate()
             for child in batch:
                 assert child.process is not None
-                stop(child.process, impatient=force)
+                wait_or_kill(child.process, impatient=force)
         if self.platform is not None:
             self.platform.close()
         self.pids.path.unlink(missing_ok=True)

@@ -60,16 +60,16 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def stop(
+def wait_or_kill(
     process: subprocess.Popen[bytes],
     *,
     timeout_s: float = STOP_TIMEOUT_S,
     impatient: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """End a child politely; not so once `impatient` or out of time. Return whether it obeyed."""
-    if process.poll() is not None:
-        return True
-    process.terminate()
+    """Wait for a child that was asked to end; end it once `impatient` or out of time.
+
+    Return whether it obeyed.
+    """
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and not impatient():
         try:
