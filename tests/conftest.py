@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -44,27 +44,31 @@ class Template:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_leftovers() -> None:
-    """Remove state folders whose test run was killed: their launcher's lock is free."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        try:
-            with (folder / "postgres" / "launcher.lock").open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, FileNotFoundError, PermissionError):
-            continue
-        shutil.rmtree(folder, ignore_errors=True)
+    """Remove the state folders of test runs that were killed: their name says whose they were."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        owner = folder.name.removeprefix(PREFIX).split("-")[0]
+        if not Path("/proc", owner).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def session_state() -> Iterator[Path]:
+    """A state folder for what a session's tests share."""
+    with state_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
 def state() -> Iterator[Path]:
     """An empty state folder that the server's user can walk into; pytest's own is closed."""
-    with _state_folder() as folder:
+    with state_folder() as folder:
         yield folder
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Server]:
+def postgres_server(session_state: Path) -> Iterator[Server]:
     """A running server. One per xdist worker: an open transaction delays the whole server's log."""
-    with _state_folder() as folder, postgres.ensure(folder, reserve=SMALL, settings=FAST) as server:
+    with postgres.ensure(session_state / "server", reserve=SMALL, settings=FAST) as server:
         yield server
 
 
@@ -107,8 +111,10 @@ def _copy_of(database_template: Template) -> Iterator[Database]:
 
 
 @contextmanager
-def _state_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder:
+def state_folder() -> Iterator[Path]:
+    """Make a folder one may walk through if not list, and remove it."""
+    prefix = f"{PREFIX}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)
         yield Path(folder)
 

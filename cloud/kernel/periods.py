@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date, datetime
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 from decoders.value import value
@@ -66,7 +67,7 @@ def first_overlap(periods: Iterable[Period[Point]]) -> tuple[Period[Point], Peri
     reaches none after it.
     """
     ordered = sorted(periods, key=lambda period: period.starts)
-    for earlier, later in zip(ordered, ordered[1:], strict=False):
+    for earlier, later in pairwise(ordered):
         if earlier.overlaps(later):
             return earlier, later
     return None

@@ -27,7 +27,7 @@ from psycopg.conninfo import make_conninfo
 from cloud.kernel import postgres_cluster
 from cloud.kernel.postgres_cluster import ADMIN, Folders
 from cloud.kernel.postgres_disk import Disk, Reserve
-from cloud.kernel.postgres_errors import LauncherBusy, ServerError
+from cloud.kernel.postgres_errors import LauncherBusy, ServerError, WrongOwner
 from cloud.kernel.postgres_install import choose_user, find_programs, require_reachable
 from cloud.kernel.postgres_keeper import Keeper
 
@@ -89,18 +89,13 @@ def ensure(
     if url := os.environ.get(URL_VARIABLE):
         state.mkdir(mode=0o711, parents=True, exist_ok=True)
         return YourServer(url, state / "passwords.json")
-    folders.home.mkdir(mode=0o711, parents=True, exist_ok=True)
-    give_up_s = time.monotonic() + ATTACH_TIMEOUT_S
-    while True:
-        lock = _try_lock(folders.lock)
-        if lock is not None:
-            return _launch(folders, disk, port, settings or {}, lock)
-        found = _attach(folders, disk)
-        if found is not None:
-            return found
-        if time.monotonic() > give_up_s:
-            raise LauncherBusy(folders.home, ATTACH_TIMEOUT_S)
-        time.sleep(_POLL_S)
+    try:
+        folders.home.mkdir(mode=0o711, parents=True, exist_ok=True)
+        return _launch_or_attach(folders, disk, port, settings or {})
+    except PermissionError as error:
+        closed = Path(str(error.filename))
+        owner = next(p for p in (closed, *closed.parents) if os.access(p, os.F_OK)).stat().st_uid
+        raise WrongOwner(closed, owner, os.geteuid()) from error
 
 
 @dataclass
@@ -179,18 +174,34 @@ class OurServer:
         self.stop()
 
 
+def _launch_or_attach(
+    folders: Folders, disk: Disk, port: int, settings: Mapping[str, str]
+) -> OurServer:
+    give_up_s = time.monotonic() + ATTACH_TIMEOUT_S
+    while True:
+        lock = _try_lock(folders.lock)
+        if lock is not None:
+            return _launch(folders, disk, port, settings, lock)
+        found = _attach(folders, disk)
+        if found is not None:
+            return found
+        if time.monotonic() > give_up_s:
+            raise LauncherBusy(folders.home, ATTACH_TIMEOUT_S)
+        time.sleep(_POLL_S)
+
+
 def _launch(
     folders: Folders, disk: Disk, port: int, settings: Mapping[str, str], lock: IO[str]
 ) -> OurServer:
     try:
         began_s = time.monotonic()
         folders.endpoint.unlink(missing_ok=True)
+        disk.make_room_to_recover()
         user = choose_user(folders.data)
         require_reachable(folders.home, user)
         programs = find_programs(folders.runtime, user)
         postgres_cluster.write_settings(folders, disk, settings)
         postgres_cluster.prepare(folders, programs, disk)
-        disk.take_ballast()
         password = postgres_cluster.read_passwords(folders.passwords)[ADMIN]
 
         def publish(port: int, pid: int) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloud.kernel import postgres_pidfile
 from cloud.kernel.postgres_disk import Disk
 from cloud.kernel.postgres_errors import MEBIBYTE, DataLost, OtherVersion, ServerFailed
 from cloud.kernel.postgres_install import Programs
@@ -66,10 +67,6 @@ class Folders:
     def runtime(self) -> Path:
         return self.home / "runtime"
 
-    @property
-    def pid_file(self) -> Path:
-        return self.data / "postmaster.pid"
-
 
 def prepare(folders: Folders, programs: Programs, disk: Disk) -> None:
     """Make the data directory if there is none yet; check the one there is.
@@ -96,6 +93,7 @@ def _initialise(folders: Folders, programs: Programs) -> None:
     What a killed attempt left would start, answer "ready" and lack a database: it never got
     its name, and is thrown away here. A folder that has the name is never thrown away.
     """
+    postgres_pidfile.clear(folders.new_data, timeout_s=INITDB_TIMEOUT_S)
     shutil.rmtree(folders.new_data, ignore_errors=True)
     user = programs.user
     folders.new_data.mkdir(mode=0o700)

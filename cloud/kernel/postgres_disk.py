@@ -15,7 +15,7 @@ from pathlib import Path
 from cloud.kernel.postgres_errors import MEBIBYTE, DiskFull, DiskNearlyFull
 from decoders.value import value
 
-_CHUNK = bytes(MEBIBYTE)
+RECOVERY_BYTES = 40 * MEBIBYTE  # two segments of write-ahead log and a checkpoint
 
 
 @value
@@ -48,6 +48,14 @@ class Disk:
         free = self.free_bytes()
         if free < self.reserve.start_bytes:
             raise DiskFull(self.folder, free, self.reserve.start_bytes)
+
+    def make_room_to_recover(self) -> None:
+        """Let the ballast go if a start would not get done without. Raises `DiskFull`."""
+        if self.free_bytes() < RECOVERY_BYTES:
+            self.drop_ballast()
+        free = self.free_bytes()
+        if free < RECOVERY_BYTES:
+            raise DiskFull(self.folder, free, RECOVERY_BYTES)
 
     def require_intake(self) -> None:
         """Raise `DiskNearlyFull` when nothing more may be taken in."""

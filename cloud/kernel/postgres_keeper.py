@@ -83,7 +83,8 @@ class Keeper:
 
     def _launch(self) -> None:
         """Start the server on a port that is free, whatever the last one left behind."""
-        postgres_pidfile.clear(self.folders, deadline_s=time.monotonic() + IN_USE_TIMEOUT_S)
+        self.disk.make_room_to_recover()
+        postgres_pidfile.clear(self.folders.data, timeout_s=IN_USE_TIMEOUT_S)
         give_up_s = time.monotonic() + IN_USE_TIMEOUT_S
         ports_left = PORT_ATTEMPTS
         while not self._stop.is_set():
@@ -96,9 +97,8 @@ class Keeper:
                 return
             if "could not create any TCP/IP sockets" in words:
                 ports_left -= 1
-                if self.port_wanted or not ports_left:
-                    raise PortTaken(port)
-                self.port = 0
+                if self.port_wanted or self.port or not ports_left:
+                    raise PortTaken(port)  # also at a restart: clients know no other port
             elif "still in use" not in words and "already exists" not in words:
                 raise ServerFailed(f"postgres in {self.folders.data} ended", words)
             elif time.monotonic() > give_up_s:
@@ -118,7 +118,7 @@ class Keeper:
                 output=output,
             )
         while self.process.poll() is None:
-            if postgres_pidfile.is_ready(self.folders.pid_file, self.process.pid):
+            if postgres_pidfile.is_ready(self.folders.data, self.process.pid):
                 took_ms = round((time.monotonic() - started_s) * 1000)
                 _log.info("POSTGRES_READY", extra={"port": port, "took_ms": took_ms})
                 return None
@@ -145,8 +145,10 @@ class Keeper:
             restarts.append(now_s)
             _log.warning("POSTGRES_ENDED", extra={"exit_code": code, "restarts": len(restarts)})
             self._stop.wait(_WATCH_S * 2 ** (len(restarts) - 1))
-            if not self._stop.is_set():
+            try:
                 self._launch()
+            except ServerError as error:  # counts as one more end
+                _log.warning("POSTGRES_RESTART_FAILED", extra={"reason": str(error)})
 
     def _mind_disk(self) -> None:
         """Let the ballast go when the server died of a full disk; lay it again when it can."""

@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cloud.kernel.postgres_cluster import Folders
 from cloud.kernel.postgres_errors import ServerFailed
 
+FILE = "postmaster.pid"
 QUIT_AFTER_S = 30  # how long an orphan gets for a fast shutdown
 _PROCESSES = Path("/proc")
 _STATUS_LINE = 7  # miscadmin.h, LOCK_FILE_LINE_PM_STATUS, from 0
@@ -20,10 +20,10 @@ _POLL_S = 0.05
 _log = logging.getLogger(__name__)
 
 
-def is_ready(pid_file: Path, pid: int) -> bool:
+def is_ready(data: Path, pid: int) -> bool:
     """Say whether server `pid` wrote that it takes connections. No connection is made."""
     try:
-        lines = pid_file.read_text(errors="replace").splitlines()
+        lines = (data / FILE).read_text(errors="replace").splitlines()
     except OSError:
         return False
     return (
@@ -33,39 +33,43 @@ def is_ready(pid_file: Path, pid: int) -> bool:
     )
 
 
-def clear(folders: Folders, *, deadline_s: float) -> None:
-    """Leave neither a server on this data directory nor a pid file that would refuse ours.
+def clear(data: Path, *, timeout_s: float) -> None:
+    """Leave neither a server on directory `data` nor a pid file that would refuse ours.
 
-    The caller holds the launcher's lock, so whoever still works here is an orphan. It is
+    The caller holds the launcher's lock, so whoever still works there is an orphan. It is
     stopped, not adopted: adopted, it would not die with us. Only once no process works in the
     directory is the file removed, because it also leads the next server to the shared memory
-    of the last one. `deadline_s` is monotonic. Raises `ServerFailed`.
+    of the last one. Raises `ServerFailed` when orphans outlast `timeout_s`.
     """
     began_s = time.monotonic()
     signalled: set[tuple[int, signal.Signals]] = set()
-    while orphans := list(_servers_on(folders.data)):
-        now_s = time.monotonic()
-        if now_s > deadline_s:
-            raise ServerFailed(f"processes {orphans} still work in {folders.data}", "")
-        main = _written_pid(folders.pid_file)
-        for pid in orphans:
-            # the postmaster takes INT as "fast shutdown"; a child without one takes TERM
-            chosen = signal.SIGINT if pid == main else signal.SIGTERM
-            if main in orphans and pid != main:
-                continue
-            if pid == main and now_s - began_s > QUIT_AFTER_S:
-                chosen = signal.SIGQUIT
+    while orphans := list(_servers_on(data)):
+        waited_s = time.monotonic() - began_s
+        if waited_s > timeout_s:
+            raise ServerFailed(f"processes {orphans} still work in {data}", "")
+        # a child whose postmaster lives is the postmaster's to end
+        postmaster = _written_pid(data)
+        targets = [postmaster] if postmaster in orphans else orphans
+        for pid in targets:
+            chosen = _farewell(pid == postmaster, waited_s)
             if (pid, chosen) not in signalled:
                 _log.warning("POSTGRES_ORPHAN", extra={"pid": pid, "signal": chosen.name})
                 signalled.add((pid, chosen))
                 _send(pid, chosen)
         time.sleep(_POLL_S)
-    folders.pid_file.unlink(missing_ok=True)
+    (data / FILE).unlink(missing_ok=True)
 
 
-def _written_pid(pid_file: Path) -> int | None:
+def _farewell(is_postmaster: bool, waited_s: float) -> signal.Signals:
+    """Return the signal that ends an orphan: to a postmaster INT is "fast", QUIT "immediate"."""
+    if is_postmaster and waited_s < QUIT_AFTER_S:
+        return signal.SIGINT
+    return signal.SIGQUIT if is_postmaster else signal.SIGTERM
+
+
+def _written_pid(data: Path) -> int | None:
     try:
-        return int(pid_file.read_text(errors="replace").splitlines()[0])
+        return int((data / FILE).read_text(errors="replace").splitlines()[0])
     except (OSError, ValueError, IndexError):
         return None
 
