@@ -106,5 +106,5 @@ def _without_nulls(table: npt.NDArray[Any], columns: Mapping[str, Column]) -> by
         table[f"l{place}"][column.null] = -1
         wire, offset = layout.fields[f"v{place}"][:2]  # type: ignore[index]  # as above
         kept[column.null, offset : offset + wire.itemsize] = False
-    octets_of: npt.NDArray[np.uint8] = table.view(np.uint8).reshape(len(table), -1)
+    octets_of: npt.NDArray[np.uint8] = table.view(np.uint8).reshape(len(table), layout.itemsize)
     return octets_of[kept].tobytes()
