@@ -1,4 +1,4 @@
-"""Draw the PNG icons of the installed app from public/icon.svg: `python dev/icons.py` (Chromium)."""
+"""Draw the PNG icons of the installed app from public/icon.svg, with Chromium."""
 
 from __future__ import annotations
 

@@ -2,12 +2,13 @@
 import { createRouter, createWebHistory } from 'vue-router'
 import { get } from '@/api/client'
 import type { Me } from '@/api/types'
-import { setMe, signedIn, signIn } from '@/session/session'
+import { LOOKS, may, me, OPERATES, OVERSEES, setMe, signedIn, signIn } from '@/session/session'
 
 declare module 'vue-router' {
   interface RouteMeta {
     title: string
     open?: boolean
+    roles?: readonly string[]
   }
 }
 
@@ -18,7 +19,7 @@ export const router = createRouter({
       path: '/',
       name: 'flow',
       component: () => import('@/pages/flow/FlowPage.vue'),
-      meta: { title: 'nav.flow' },
+      meta: { title: 'nav.flow', roles: OVERSEES },
     },
     {
       path: '/medidores',
@@ -36,13 +37,13 @@ export const router = createRouter({
       path: '/alertas',
       name: 'alerts',
       component: () => import('@/pages/AlertsPage.vue'),
-      meta: { title: 'nav.alerts' },
+      meta: { title: 'nav.alerts', roles: LOOKS },
     },
     {
       path: '/rechazos',
       name: 'rejects',
       component: () => import('@/pages/RejectsPage.vue'),
-      meta: { title: 'nav.rejects' },
+      meta: { title: 'nav.rejects', roles: OPERATES },
     },
     {
       path: '/entrar',
@@ -61,19 +62,26 @@ export const router = createRouter({
 })
 
 router.beforeEach(async (to, from) => {
-  if (to.meta.open || signedIn()) return true
-  try {
-    await signIn(to.fullPath)
-  } catch {
-    // The sign-in page says what is wrong and offers to try again.
-    return { name: 'sign-in', query: { volver: to.fullPath }, replace: from.name === undefined }
+  if (to.meta.open) return true
+  if (!signedIn()) {
+    try {
+      await signIn(to.fullPath)
+    } catch {
+      // The sign-in page says what is wrong and offers to try again.
+      return { name: 'sign-in', query: { volver: to.fullPath }, replace: from.name === undefined }
+    }
   }
-  return true
+  if (me.value === null) await learnWhoIAm()
+  // The first page is the flow; who may not see it begins with the meters.
+  return to.name === 'flow' && !may(OVERSEES) ? { name: 'meters' } : true
 })
 
-/** Learn who signed in; the pages hide what the server would refuse anyway. */
-export async function learnWhoIAm(): Promise<void> {
-  setMe(await get<Me>('/me'))
+async function learnWhoIAm(): Promise<void> {
+  try {
+    setMe(await get<Me>('/me'))
+  } catch {
+    // The page asks the server itself and shows what it answers.
+  }
 }
 
 // A new build was deployed and this page's own files are gone: the reload gets the new ones.

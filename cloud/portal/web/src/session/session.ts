@@ -72,6 +72,16 @@ export function forgetAccess(): void {
   if (session) session.endsAtMs = 0
 }
 
+/** Roles as the server's routes ask for them: a page that would be refused is not offered. */
+export const LOOKS = ['field', 'supervisor', 'network', 'admin']
+export const OVERSEES = ['supervisor', 'network', 'admin']
+export const OPERATES = ['network', 'admin']
+
+/** Whether who signed in has one of `roles`. Unknown until /me has answered: then the server says. */
+export function may(roles: readonly string[]): boolean {
+  return who.value === null || who.value.roles.some((role) => roles.includes(role))
+}
+
 /** An administration as people call it; its code where nobody told its name. */
 export function administrationName(code: string): string {
   return who.value?.administrations.find((known) => known.code === code)?.name ?? code

@@ -1,0 +1,187 @@
+"""The pages in a real Chromium, before the real application: what people see and can do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import PASSWORD, WEB, Site
+from tests.browser.seeded_city import LEAKING, RADIO
+
+pytestmark = [pytest.mark.real_part("chromium"), pytest.mark.xdist_group("browser")]
+
+AXE = WEB / "node_modules" / "axe-core" / "axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+def sign_in(page: Page, site: Site, path: str = "/", *, name: str | None = None) -> None:
+    """Open a page and sign in through the issuer's own form, as a person does."""
+    page.goto(site.url + path)
+    page.get_by_label("Usuario").fill(name or site.supervisor)
+    page.get_by_label("Contraseña").fill(PASSWORD)
+    page.get_by_role("button", name="Entrar").click()
+    page.wait_for_url(site.url + path)
+
+
+def violations(page: Page) -> list[str]:
+    """Return what axe-core finds wrong with the page as it stands."""
+    page.evaluate(AXE.read_text())
+    run = "rules => axe.run(document, {runOnly: rules})"
+    found: list[dict[str, Any]] = page.evaluate(run, RULES)["violations"]
+    return [f"{one['id']}: {[node['target'] for node in one['nodes']]}" for one in found]
+
+
+def fits(page: Page) -> bool:
+    """Say whether nothing is wider than the screen: nobody scrolls a page sideways."""
+    wide = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    return bool(page.evaluate(wide))
+
+
+def definition(page: Page, term: str) -> Locator:
+    """Return what a description list says of a term."""
+    return page.locator("dl > div", has=page.locator("dt", has_text=term)).locator("dd").first
+
+
+def test_the_flow_shows_each_stage_and_each_gateway(page: Page, site: Site) -> None:
+    sign_in(page, site)
+
+    for stage in ("Gateways", "Agente", "Broker", "Ingesta", "Base de datos", "Alertas"):
+        expect(page.get_by_role("heading", name=stage, exact=True).first).to_be_visible()
+    expect(page.get_by_text("Cerro del Cimatario")).to_be_visible()
+    expect(page.get_by_text("Centro Histórico")).to_be_visible()
+    expect(definition(page, "Alertas abiertas")).to_have_text("1")
+    expect(definition(page, "Rechazos")).to_have_text("2")
+    assert violations(page) == []
+    assert fits(page)
+
+
+def test_the_flow_rests_when_asked(page: Page, site: Site) -> None:
+    sign_in(page, site)
+    page.get_by_role("button", name="Pausar").click()
+
+    expect(page.get_by_role("button", name="Reanudar")).to_be_visible()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(2_500)
+
+    assert [url for url in asked if url.endswith("/pipeline")] == []
+
+
+def test_a_meter_is_found_by_a_part_of_its_name(page: Page, site: Site) -> None:
+    sign_in(page, site, "/medidores")
+    expect(page.get_by_role("link", name=LEAKING)).to_be_visible()
+    assert violations(page) == []
+    assert fits(page)
+
+    page.get_by_role("searchbox").fill("53885758")
+
+    expect(page.get_by_role("link", name=str(RADIO))).to_be_visible()
+    expect(page.get_by_role("link", name=LEAKING)).to_have_count(0)
+    page.get_by_role("searchbox").fill("no hay tal")
+    expect(page.get_by_text("Ningún medidor coincide con «no hay tal»")).to_be_visible()
+
+
+def test_a_meter_shows_its_hours_with_gaps_and_late_data(page: Page, site: Site) -> None:
+    open_meter(page, site, LEAKING)
+
+    expect(page.get_by_role("heading", level=1)).to_have_text(LEAKING)
+    expect(page.get_by_text("Flujo continuo por más de 24 h")).to_be_visible()
+    summary = page.get_by_role("img", name=re.compile("^Consumo en 7 días"))
+    expect(summary).to_have_attribute("aria-label", re.compile(r"[1-9]\d* periodos sin dato"))
+    expect(summary).to_have_attribute("aria-label", re.compile(r"[1-9]\d* con dato tardío"))
+    assert violations(page) == []
+    assert fits(page)
+
+
+def test_a_meter_s_table_says_what_its_chart_draws(page: Page, site: Site) -> None:
+    open_meter(page, site, LEAKING)
+    page.get_by_text("Tabla", exact=True).click()
+
+    table = page.get_by_role("table", name="Consumo en 7 días")
+    expect(table.get_by_role("row")).to_have_count(7 * 24 + 1)
+    expect(table.get_by_role("cell", name="Sin dato").first).to_be_attached()
+    expect(table.get_by_role("cell", name="Dato tardío").first).to_be_attached()
+    page.get_by_text("Por día", exact=True).click()
+    expect(table.get_by_role("row")).to_have_count(7 + 1)
+    assert violations(page) == []
+
+
+def test_a_meter_s_frame_opens_to_its_bytes(page: Page, site: Site) -> None:
+    open_meter(page, site, str(RADIO))
+    page.locator("button[aria-expanded]", has_text="m³").first.click()
+
+    expect(page.get_by_role("heading", name="Bytes recibidos")).to_be_visible()
+    expect(page.get_by_text("gw-cimatario", exact=True)).to_be_visible()
+    expect(definition(page, "Total (m³)")).to_have_text("91.36")
+    assert violations(page) == []
+    assert fits(page)
+
+
+def test_a_meter_s_hours_are_downloaded_as_csv(page: Page, site: Site) -> None:
+    open_meter(page, site, LEAKING)
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Descargar CSV").click()
+
+    assert download.value.suggested_filename == f"{LEAKING}-hourly-7d.csv"
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert lines[0].lstrip("\ufeff").startswith("from,to,litres")
+    assert len(lines) == 7 * 24 + 1
+
+
+def test_an_alert_leads_to_its_meter(page: Page, site: Site) -> None:
+    sign_in(page, site, "/alertas")
+
+    alert = page.get_by_role("article")
+    expect(alert).to_have_count(1)
+    expect(definition(page, "Caudal")).to_have_text("45 L/h")
+    expect(definition(page, "Agua perdida")).to_have_text(re.compile(r"1\.3\d\sm³"))
+    assert violations(page) == []
+    assert fits(page)
+    alert.get_by_role("link", name=LEAKING).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(LEAKING)
+    page.go_back()
+    page.get_by_text("Cerradas", exact=True).click()
+    expect(page.get_by_text("Todavía no se cierra ninguna alerta")).to_be_visible()
+
+
+def test_a_refused_frame_is_shown_with_its_bytes_and_tried_again(page: Page, site: Site) -> None:
+    sign_in(page, site, "/rechazos")
+
+    expect(page.get_by_role("heading", name="Suma de control incorrecta")).to_be_visible()
+    expect(page.get_by_role("heading", name="La llave no corresponde")).to_be_visible()
+    expect(page.get_by_role("group", name="Bytes recibidos").first).to_contain_text("2D 2C")
+    assert violations(page) == []
+    assert fits(page)
+    page.get_by_role("button", name="Reprocesar").first.click()
+    expect(page.get_by_text("sigue sin poder leerse")).to_be_visible()
+
+
+def test_everything_also_reads_in_english_and_in_the_dark(page: Page, site: Site) -> None:
+    sign_in(page, site)
+    page.get_by_role("button", name=site.supervisor).click()
+    page.get_by_text("Oscura", exact=True).click()
+    page.get_by_text("English", exact=True).click()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("Flow")
+    assert page.evaluate("document.documentElement.lang") == "en"
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    for name in ("Meters", "Alerts", "Rejects"):
+        page.get_by_role("navigation").get_by_role("link", name=name).click()
+        expect(page.get_by_role("heading", level=1)).to_have_text(name)
+        page.get_by_role("status", name="Loading").wait_for(state="detached")
+        assert violations(page) == []
+
+
+def open_meter(page: Page, site: Site, name: str) -> None:
+    sign_in(page, site, "/medidores")
+    page.get_by_role("link", name=name).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(name)
+    expect(page.get_by_role("img", name=re.compile("^Consumo"))).to_be_visible()
+    expect(page.locator("button[aria-expanded]", has_text="m³").first).to_be_visible()
