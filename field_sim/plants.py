@@ -76,15 +76,16 @@ def plant(
     natural   (households, hours) use from hour `first_h` on, without leaks
 
     A leak goes to a house that used nothing in the hour before it, so that its age is its own.
-    In a city with fewer houses than leaks the last leaks are left out.
+    In a city with fewer houses than leaks the last leaks are left out, and in a shorter history
+    the older ones.
     """
     free = {False: list(lorawan), True: list(wmbus)}
     planted = []
     for wish in WISHES:
         houses = free[wish.wmbus]
-        if not houses:
-            continue
         from_h = end_h - wish.age_h
+        if not houses or from_h <= first_h:
+            continue
         quiet = [house for house in houses if natural[house, from_h - 1 - first_h] == 0]
         meter = (quiet or houses)[0]
         houses.remove(meter)

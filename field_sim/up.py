@@ -104,6 +104,13 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--broker-port", type=a_port, help="of MQTT (a free one)")
     parser.add_argument("--seed", type=int, default=SEED, help=f"of a new city ({SEED})")
     parser.add_argument("--meters", type=positive, default=METERS, help=f"in a new city ({METERS})")
+    parser.add_argument(
+        "--history",
+        type=positive,
+        default=HISTORY_H,
+        metavar="HOURS",
+        help=f"of a new city's past ({HISTORY_H})",
+    )
     return parser.parse_args(given)
 
 
@@ -164,7 +171,7 @@ def city_sandbox(state: Path, told: argparse.Namespace) -> tuple[Sandbox, Plan]:
     if not (state / "city.json").exists():
         clock = ClockFile(state / "clock.json").reading
         end_h = (clock.sim_us if clock else now_us) // HOUR_US
-        plan = Plan(seed=told.seed, meters=told.meters, first_h=end_h - HISTORY_H, end_h=end_h)
+        plan = Plan(seed=told.seed, meters=told.meters, first_h=end_h - told.history, end_h=end_h)
         city.lay_down(state, plan)
     progress = city.progress_of(state)
     plan = progress.plan
