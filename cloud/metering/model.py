@@ -57,6 +57,7 @@ class Rejection:
     UNKNOWN_METER = "unknown_meter"
     FUTURE = "future"
     IMPLAUSIBLE_DATE = "implausible_date"
+    FAILED = "intake_failed"  # our own fault: the message breaks the program
     MALFORMED_ROW = "malformed_row"  # an anomaly or a report that does not say what it must
 
 

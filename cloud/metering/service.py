@@ -111,6 +111,15 @@ class Metering:
             self._worker.recover()
             raise
 
+    def set_aside(
+        self, message: bytes, topic_gateway: str, received_at: int, *, detail: str
+    ) -> bytes | None:
+        """Keep a message that `ingest` failed on as a dead letter, and answer it as unreadable, so
+        that its gateway finds the row that does it. Raises psycopg.Error.
+        """
+        failed = uplink.UplinkError(detail)
+        return self._unreadable(message, topic_gateway, received_at, failed, code=Rejection.FAILED)
+
     def replay(self, dead_letter_key: int) -> Replayed:
         """Try a dead letter again as it came in. Raises dead_letters.DeadLetterUnknown."""
         connection = self._worker.connection()
@@ -229,12 +238,19 @@ class Metering:
         )
 
     def _unreadable(
-        self, message: bytes, topic_gateway: str, received_at: int, error: UplinkError
+        self,
+        message: bytes,
+        topic_gateway: str,
+        received_at: int,
+        error: UplinkError,
+        *,
+        code: str = "",
     ) -> bytes | None:
         """Keep a message that has no row numbers, and say so to its gateway (edge_protocol)."""
+        code = code or error.code
         stream = uplink.claimed_stream(message)
         gateway = self._bury(
-            message, topic_gateway, received_at, code=error.code, detail=error.detail, stream=stream
+            message, topic_gateway, received_at, code=code, detail=error.detail, stream=stream
         )
         if gateway is None:
             return None
@@ -246,12 +262,12 @@ class Metering:
             stream = known.stream
         connection.commit()
         upto = 0 if known is None else known.upto
-        readable_later = error.code == Rejection.VERSION
+        readable_later = code == Rejection.VERSION
         return self._answer(
             stream=stream or UNKNOWN_STREAM,
             upto=upto,
             resend_from=None if readable_later else upto + 1,
-            rejected=((0, error.code),),
+            rejected=((0, code),),
         )
 
     def _bury(

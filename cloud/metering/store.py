@@ -174,7 +174,8 @@ def newest_stream(connection: Connection, gateway: Gateway) -> Stream | None:
 def streams_to_resend(connection: Connection) -> list[tuple[str, Stream]]:
     """Return (gateway id, stream) of every stream that a restored cloud asks about."""
     rows = connection.execute(
-        """SELECT g.id, s.gateway_key, stream, upto, head, head_at, started_at, last_heard_at, resend
+        """SELECT g.id, s.gateway_key, stream, upto, head, head_at, started_at, last_heard_at,
+               resend
            FROM edge_streams s JOIN gateways g USING (gateway_key) WHERE resend ORDER BY g.id"""
     ).fetchall()
     return [(row[0], _stream(row[1:])) for row in rows]
