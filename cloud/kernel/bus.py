@@ -105,6 +105,19 @@ class Log(Protocol):
         """Let go of connections; the next read opens them again."""
 
 
+class Bus(Protocol):
+    """What every adapter offers; `tests/contract/test_bus*.py` says what it promises."""
+
+    def run(self, subscriptions: Sequence[Subscription], stop: threading.Event) -> None:
+        """Deliver until `stop` is set. Several processes may run the same subscriptions."""
+
+    def run_once(self, subscriptions: Sequence[Subscription]) -> int:
+        """Deliver everything visible now; return how many events were handled."""
+
+    def replay(self, subscriptions: Sequence[Subscription], consumer: str, number: int) -> bool:
+        """Handle a dead-lettered event again; return False when that was already done."""
+
+
 class HeldElsewhere(Exception):
     """Another reader of this subscription holds the inbox row."""
 

@@ -1,4 +1,4 @@
-"""What could not be handled, kept with its bytes; looked at, replayed or dismissed by people."""
+"""Events that could not be handled, kept whole; looked at, replayed or dismissed by people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 import psycopg
 
 from cloud.kernel.blobs import BlobStore
-from cloud.kernel.events import Event, event_from, headers_of
+from cloud.kernel.cloudevents import event_from, headers_of
+from cloud.kernel.events import Event
 from decoders.value import value
 
 Connection = psycopg.Connection[Any]
@@ -22,12 +23,10 @@ REASON_CHARACTERS_MAX: Final = 4_000
 
 @value
 class DeadLetter:
-    """An event or a row somebody has to look at."""
+    """An event somebody has to look at."""
 
     id: int
-    kind: Literal["event", "row"]
-    origin: str  # event: the subscription's name; row: where it came from
-    administration: str | None
+    subscription: str
     code: str
     reason: str
     attempts: int
@@ -35,32 +34,15 @@ class DeadLetter:
     last_at: datetime
     state: State
     headers: Mapping[str, str]
-    data: bytes | None  # None when the bytes are the blob
+    data: bytes | None  # None when the body is the blob
     blob: str | None
 
-    def bytes_in(self, blobs: BlobStore) -> bytes:
-        """Return the bytes, from the blob store when they were large."""
-        if self.data is not None:
-            return self.data
-        assert self.blob is not None
-        return blobs.get(self.blob)
-
     def event(self, blobs: BlobStore) -> Event:
-        """Return the event as it was delivered."""
-        assert self.kind == "event"
-        return event_from(self.headers, self.bytes_in(blobs))
-
-
-@value
-class BadRow:
-    """A row of some input that was refused, as its reader hands it over."""
-
-    origin: str
-    administration: str | None
-    code: str
-    reason: str
-    headers: Mapping[str, str]  # what names it: gateway, stream, seq, …
-    data: bytes
+        """Return the event as it was delivered. Raises what the blob store raises."""
+        if self.blob is not None:
+            return event_from(self.headers, blobs.get(self.blob))
+        assert self.data is not None
+        return event_from(self.headers, self.data)
 
 
 class NoSuchDeadLetter(LookupError):
@@ -80,9 +62,8 @@ def code_of(failure: BaseException) -> str:
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
 
-_COLUMNS = (
-    "id, kind, origin, administration, code, reason, attempts, first_at, last_at, state, headers,"
-    " data, blob"
+_COLUMNS: Final = (
+    "id, subscription, code, reason, attempts, first_at, last_at, state, headers, data, blob"
 )
 
 
@@ -97,9 +78,9 @@ def record_event(
 ) -> int:
     """Keep an event that its handler refuses; return the dead letter's number."""
     row = connection.execute(
-        "INSERT INTO dead_letter (kind, origin, code, reason, attempts, first_at, last_at,"
-        " headers, data, blob) VALUES ('event', %s, %s, %s, %s, clock_timestamp(),"
-        " clock_timestamp(), %s, %s, %s) RETURNING id",
+        "INSERT INTO dead_letter (subscription, code, reason, attempts, first_at, last_at,"
+        " headers, data, blob) VALUES (%s, %s, %s, %s, clock_timestamp(), clock_timestamp(),"
+        " %s, %s, %s) RETURNING id",
         (
             subscription,
             code,
@@ -112,21 +93,6 @@ def record_event(
     ).fetchone()
     assert row is not None
     return int(row[0])
-
-
-def record_rows(connection: Connection, rows: Sequence[BadRow], *, now: datetime) -> None:
-    """Keep rows that were refused, in the caller's transaction."""
-    with (
-        connection.cursor() as cursor,
-        cursor.copy(
-            "COPY dead_letter (kind, origin, administration, code, reason, attempts, first_at,"
-            " last_at, headers, data) FROM STDIN"
-        ) as copy,
-    ):
-        for row in rows:
-            reason, headers = _shortened(row.reason), json.dumps(dict(row.headers))
-            named = ("row", row.origin, row.administration, row.code, reason)
-            copy.write_row((*named, 1, now, now, headers, row.data))
 
 
 def find(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cloud.kernel.shards import SHARDS, shard_of, shards_of
+from cloud.kernel.wire import END, Attributes, attributes_of, head_of
 from decoders.value import value
 
 INLINE_BYTES_MAX: Final = 256 * 1024
@@ -27,24 +28,6 @@ JSON: Final = "application/json"
 ARROW: Final = "application/vnd.apache.arrow.stream"
 
 Column: TypeAlias = "npt.NDArray[Any] | pa.Array"
-
-
-class Attributes(NamedTuple):
-    """What an event says about itself; all but its body."""
-
-    id: UUID  # version 7; the same for every delivery of this event
-    source: str  # the context that published it, "metering"
-    type: str  # "reading.recorded"
-    version: int  # of the body's schema
-    time: int  # µs since 1970 UTC, when it happened
-    traceparent: str  # W3C trace context, empty when nobody traces
-    shard: int  # order holds within one
-    key: int | None  # the surrogate key that chose the shard; None for a batch of keys
-    rows: int
-    first_at: int | None  # µs, smallest instant inside
-    last_at: int | None  # µs, greatest instant inside
-    content_type: str
-    blob: str | None  # where the body is when it was too large to travel
 
 
 class Event:
@@ -111,23 +94,23 @@ class Event:
         blob   the address under which the caller stored the body, which then stays out
         """
         if blob is not None:
-            return _head_of(self.attributes._replace(blob=blob))
+            return head_of(self.attributes._replace(blob=blob))
         if not self._wire:
             assert self._data is not None
-            self._wire = _head_of(self.attributes) + self._data
+            self._wire = head_of(self.attributes) + self._data
         return self._wire
 
     @property
     def attributes(self) -> Attributes:
         if self._attributes is None:
-            self._attributes = _attributes_of(self._wire[: self._wire.index(_END)])
+            self._attributes = attributes_of(self._wire[: self._wire.index(END)])
         return self._attributes
 
     @property
     def data(self) -> bytes:
         """The body. Raises what the blob store raises when it is there and cannot be had."""
         if self._data is None:
-            data = self._wire[self._wire.index(_END) + 1 :]
+            data = self._wire[self._wire.index(END) + 1 :]
             if not data and self.attributes.blob is not None:
                 data = self._fetch(self.attributes.blob)
             self._data = data
@@ -224,44 +207,6 @@ def _no_blobs(address: str) -> bytes:
     raise LookupError(f"event body is blob {address}, and no blob store was given")
 
 
-_END: Final = 10  # the line feed after the attributes
-
-
-def _head_of(attributes: Attributes) -> bytes:
-    """Write attributes as a line of text, in order, separated by `;`; absent ones are empty.
-
-    Short, quick to write and legible in SQL (`split_part(convert_from(wire, 'UTF8'), ';', 7)` is
-    the shard of a JSON event). A later version of the line only adds at its end.
-    """
-    a = attributes
-    head = (
-        f"{a.id.int:032x};{a.source};{a.type};{a.version};{a.time};{a.traceparent};{a.shard};"
-        f"{'' if a.key is None else a.key};{a.rows};{'' if a.first_at is None else a.first_at};"
-        f"{'' if a.last_at is None else a.last_at};{a.content_type};{a.blob or ''}\n"
-    )
-    assert head.count(";") == len(Attributes._fields) - 1, f"separator inside {head}"
-    return head.encode()
-
-
-def _attributes_of(head: bytes) -> Attributes:
-    part = head.decode().split(";")
-    return Attributes(
-        id=UUID(part[0]),
-        source=part[1],
-        type=part[2],
-        version=int(part[3]),
-        time=int(part[4]),
-        traceparent=part[5],
-        shard=int(part[6]),
-        key=int(part[7]) if part[7] else None,
-        rows=int(part[8]),
-        first_at=int(part[9]) if part[9] else None,
-        last_at=int(part[10]) if part[10] else None,
-        content_type=part[11],
-        blob=part[12] or None,
-    )
-
-
 @value
 class EventType:
     """One published fact, declared once in its context's `events.py`.
@@ -334,7 +279,7 @@ def json_events(
     """
     alone = (0, None, 1, None, None, JSON, None)
     sample = Attributes(_NO_ID, source, kind.name, kind.version, time, traceparent, *alone)
-    before, after = _head_of(sample).decode()[32:].split(";0;;")
+    before, after = head_of(sample).decode()[32:].split(";0;;")
     return [
         Event.received(
             f"{number:032x}{before};{shard_of(key)};{key};{after}".encode()
@@ -425,53 +370,6 @@ def _stream(batch: pa.RecordBatch) -> bytes:
         writer.write_batch(batch)
     stream: bytes = sink.getvalue().to_pybytes()
     return stream
-
-
-# The CloudEvents attributes as text (binary content mode: they become message headers). The names
-# of ours are lower case letters and digits, as CloudEvents 1.0 §3.1 asks.
-_OPTIONAL = {"key": "key", "firstat": "first_at", "lastat": "last_at"}
-
-
-def headers_of(event: Event) -> dict[str, str]:
-    """Return the CloudEvents 1.0 attributes of an event; `time` stays µs since 1970 in text."""
-    headers = {
-        "specversion": "1.0",
-        "id": str(event.id),
-        "source": event.source,
-        "type": event.type,
-        "time": str(event.time),
-        "dataschema": event.dataschema,
-        "datacontenttype": event.content_type,
-        "shard": str(event.shard),
-        "rows": str(event.rows),
-    }
-    if event.traceparent:
-        headers["traceparent"] = event.traceparent
-    for header, field in _OPTIONAL.items():
-        number = getattr(event, field)
-        if number is not None:
-            headers[header] = str(number)
-    return headers
-
-
-def event_from(headers: Mapping[str, str], data: bytes) -> Event:
-    """Return the event of a header and its data; unknown headers are ignored."""
-    optional = {
-        field: int(headers[header]) for header, field in _OPTIONAL.items() if header in headers
-    }
-    return Event(
-        id=UUID(headers["id"]),
-        source=headers["source"],
-        type=headers["type"],
-        time=int(headers["time"]),
-        dataschema=headers["dataschema"],
-        traceparent=headers.get("traceparent", ""),
-        shard=int(headers["shard"]),
-        rows=int(headers["rows"]),
-        content_type=headers["datacontenttype"],
-        data=data,
-        **optional,
-    )
 
 
 Upcaster = Callable[[Event], Event]

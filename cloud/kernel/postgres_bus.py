@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.numeric import Int8BinaryLoader
 
-from cloud.kernel import deadletter
+from cloud.kernel import deadletter, log_upkeep
 from cloud.kernel.blobs import BlobStore
 from cloud.kernel.bus import (
     TRANSIENT,
@@ -45,6 +45,9 @@ more rarely. The cap bounds the latency when a notification is lost."""
 
 HELD_S: Final = 0.5
 """How long a stand-by reader waits before it asks for the inbox row again: the failover time."""
+
+UPKEEP_S: Final = 3600.0
+"""Days are made three ahead and dropped three late; an hour more or less does not matter."""
 
 XID8_OID: Final = 5069
 
@@ -180,13 +183,18 @@ class PostgresBus:
         self._retry = retry or Retry()
 
     def run(self, subscriptions: Sequence[Subscription], stop: threading.Event) -> None:
-        """Deliver until `stop` is set: one thread for each subscription, one that listens."""
+        """Deliver until `stop` is set: a thread for each subscription, one that listens, one that
+        keeps the log's days. Give it every subscription there is: old days go by their positions.
+        """
         wakes = [threading.Event() for _ in subscriptions]
         threads = [
             threading.Thread(target=self._serve, args=(each, wake, stop), name=f"bus {each.name}")
             for each, wake in zip(subscriptions, wakes, strict=True)
         ]
         threads.append(threading.Thread(target=self._listen, args=(wakes, stop), name="bus wake"))
+        threads.append(
+            threading.Thread(target=self._upkeep, args=(subscriptions, stop), name="bus upkeep")
+        )
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -217,10 +225,10 @@ class PostgresBus:
         handlers = {each.name: each for each in subscriptions if each.consumer == consumer}
 
         def handle(connection: Connection, letter: deadletter.DeadLetter) -> None:
-            if letter.kind != "event" or letter.origin not in handlers:
-                raise LookupError(f"dead letter {number} belongs to no subscription here")
+            if letter.subscription not in handlers:
+                raise LookupError(f"dead letter {number}: no subscription {letter.subscription}")
             events = newest([letter.event(self._blobs)], self._upcasters)
-            handlers[letter.origin].handler(connection, events)
+            handlers[letter.subscription].handler(connection, events)
 
         with self._database.connect(consumer) as connection:
             connection.autocommit = True
@@ -295,3 +303,11 @@ class PostgresBus:
                 stop.wait(self._retry.delay_s(3))
         for wake in wakes:
             wake.set()
+
+    def _upkeep(self, subscriptions: Sequence[Subscription], stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                log_upkeep.keep(self._database, self._sources, subscriptions)
+            except psycopg.Error as failure:
+                log.warning("log_upkeep_failed", extra={"error": repr(failure)})
+            stop.wait(UPKEEP_S)

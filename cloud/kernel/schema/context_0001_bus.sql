@@ -89,21 +89,19 @@ CREATE TABLE inbox (
     PRIMARY KEY (subscription, partition)
 ) WITH (fillfactor = 50);  -- updated in place, all the time
 
--- What could not be handled, kept with its bytes until somebody replays or dismisses it.
+-- Events that could not be handled, kept whole until somebody replays or dismisses it.
 CREATE TABLE dead_letter (
-    id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    kind           text NOT NULL CHECK (kind IN ('event', 'row')),
-    origin         text NOT NULL,  -- event: the subscription; row: where it came from
-    administration text,           -- whose operators see it; NULL: only those who see all
-    code           text NOT NULL,  -- stable, for people and counters: "wrong_key", "handler_failed"
-    reason         text NOT NULL,
-    attempts       integer NOT NULL,
-    first_at       timestamptz NOT NULL,
-    last_at        timestamptz NOT NULL,
-    state          text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'replayed', 'dismissed')),
-    headers        jsonb NOT NULL,  -- event: its CloudEvents attributes; row: what names it
-    data           bytea,
-    blob           text,
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    subscription text NOT NULL,
+    code         text NOT NULL,  -- stable, for people and counters
+    reason       text NOT NULL,
+    attempts     integer NOT NULL,
+    first_at     timestamptz NOT NULL,
+    last_at      timestamptz NOT NULL,
+    state        text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'replayed', 'dismissed')),
+    headers      jsonb NOT NULL,  -- the CloudEvents attributes
+    data         bytea,
+    blob         text,
     CHECK ((data IS NULL) <> (blob IS NULL))
 );
 CREATE INDEX dead_letter_open ON dead_letter (code, id) WHERE state = 'open';
