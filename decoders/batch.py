@@ -7,14 +7,14 @@ goes through `decoders.decode`. The only module pair of this package that needs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from decoders.batch_profiles import Swept, sweep
 from decoders.decode import claimed_sender, decode_lorawan, decode_wmbus
-from decoders.errors import DecodeError
+from decoders.errors import DecodeError, WrongKey
 from decoders.formats import Formats
 from decoders.identity import HASH_BYTES, KIND_LORAWAN, frame_hash, hash_of
 from decoders.ids import dev_eui_text
@@ -43,6 +43,7 @@ class Columns:
       counter       ELL session number, access number, or LoRaWAN frame counter
       frame         16 bytes, the frame's identity (V16); zeros for a refused one
       integrity     of `Integrity`; 0 for a refused one
+      key           which of the meter's keys opened it: 0 the newest, 1 the one before, …
       register_l, info_code   0 where `has_register`, `has_info` is False
     (readings,) by frame, newest first:
       of_frame      index of the frame
@@ -62,6 +63,7 @@ class Columns:
     counter: Int64s
     frame: npt.NDArray[np.void]
     integrity: Int16s
+    key: Int16s
     register_l: Int64s
     has_register: Bools
     info_code: Int64s
@@ -79,12 +81,15 @@ class Columns:
         return {frame: str(error) for frame, error in self.errors}
 
 
-def decode_rows(
-    rows: Rows, *, keys: Callable[[str], bytes | None], formats: Formats, sweeping: bool = True
-) -> Columns:
+Keys = Callable[[str], "bytes | Sequence[bytes] | None"]
+"""The AES key of a wM-Bus meter by natural id; all of them, newest first, where it was changed."""
+
+
+def decode_rows(rows: Rows, *, keys: Keys, formats: Formats, sweeping: bool = True) -> Columns:
     """Decode every telegram of a batch.
 
-    keys      the AES key of a wM-Bus meter by natural id, or None
+    keys      looked up by natural id; older keys are tried when the newest is wrong, because a
+              backlog may hold frames from before a change of key
     formats   compact layouts; full frames of this batch are learned into it as they come, so a
               compact frame may follow in the same batch
     sweeping  False decodes one at a time throughout (the oracle of the property test)
@@ -138,6 +143,7 @@ class _Result:
         self.hashes = bytearray(HASH_BYTES * frames)
         self.counter = np.zeros(frames, np.int64)
         self.integrity = np.zeros(frames, np.int16)
+        self.key = np.zeros(frames, np.int16)
         self.register_l = np.zeros(frames, np.int64)
         self.has_register = np.zeros(frames, np.bool_)
         self.info_code = np.zeros(frames, np.int64)
@@ -170,6 +176,7 @@ class _Result:
             counter=self.counter,
             frame=np.frombuffer(bytes(self.hashes), f"V{HASH_BYTES}"),
             integrity=self.integrity,
+            key=self.key,
             register_l=self.register_l,
             has_register=self.has_register,
             info_code=self.info_code,
@@ -220,7 +227,7 @@ def _add_one(
     rows: _Rows,
     frame: int,
     *,
-    keys: Callable[[str], bytes | None],
+    keys: Keys,
     formats: Formats,
 ) -> None:
     payload = rows.payload_of(frame)
@@ -267,15 +274,16 @@ def _wmbus(
     frame: int,
     payload: bytes,
     *,
-    keys: Callable[[str], bytes | None],
+    keys: Keys,
     formats: Formats,
 ) -> Telegram:
     sender = claimed_sender(payload)
     name = None if sender is None else str(sender)
     result.name[frame] = name
-    telegram = decode_wmbus(
+    held = None if name is None else keys(name)
+    telegram, result.key[frame] = _opened(
         payload,
-        key=None if name is None else keys(name),
+        [held] if held is None or isinstance(held, bytes) else held,
         formats=formats,
         already_decrypted=bool(rows.flags[frame] & RowFlag.ALREADY_DECRYPTED),
     )
@@ -283,3 +291,20 @@ def _wmbus(
         formats.learn(telegram.layout)
         result.layouts.append((frame, telegram.layout))
     return telegram
+
+
+def _opened(
+    payload: bytes, keys: Sequence[bytes | None], *, formats: Formats, already_decrypted: bool
+) -> tuple[Telegram, int]:
+    """Decode with the first key that fits; return which. Raises what the newest one raised."""
+    refused: WrongKey | None = None
+    for number, key in enumerate(keys or [None]):
+        try:
+            telegram = decode_wmbus(
+                payload, key=key, formats=formats, already_decrypted=already_decrypted
+            )
+            return telegram, number
+        except WrongKey as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused

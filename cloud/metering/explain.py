@@ -11,7 +11,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-
 from cloud.kernel.clock import from_us, to_us
 from cloud.kernel.keyvault import Wrapped
 from cloud.kernel.platform import Platform
@@ -20,6 +19,7 @@ from cloud.metering.registry import key_aad
 from cloud.metering.views import Connection, Row
 from decoders import DECODER_VERSION
 from decoders.decode import decode_lorawan, decode_wmbus
+from decoders.drivers.registry import known_formats
 from decoders.errors import DecodeError
 from decoders.formats import Formats
 from decoders.reading import Integrity, Telegram
@@ -207,7 +207,7 @@ def _key(connection: Connection, platform: Platform, meter_key: int, version: in
 
 
 def _formats(connection: Connection) -> Formats:
-    formats = Formats()
+    formats = known_formats()
     for (layout,) in connection.execute("SELECT layout FROM compact_formats"):
         formats.learn(bytes(layout))
     return formats

@@ -28,7 +28,7 @@ from cloud.metering.model import (
     Readings,
     Rejection,
 )
-from cloud.metering.registry import Meter
+from cloud.metering.registry import KEYS_TRIED_MAX, Meter
 from cloud.metering.store import Receptions
 from decoders.batch import NO_INSTANT
 from decoders.batch import Columns as Decoded
@@ -92,7 +92,7 @@ class Known:
     meter_key: Int64s  # 0 = unknown
     offset_us: Int64s
     max_flow_lph: Int64s
-    key_version: Int16s
+    key_version: Int16s  # (names + 1, KEYS_TRIED_MAX), newest first; 0 = no such key
 
     @staticmethod
     def of(names: Sequence[str], meters: Mapping[str, Meter]) -> Known:
@@ -102,8 +102,13 @@ class Known:
             meter_key=np.array([m.meter_key if m else 0 for m in found], np.int64),
             offset_us=np.array([m.clock_offset_s if m else 0 for m in found], np.int64) * SECOND_US,
             max_flow_lph=np.array([m.max_flow_lph if m else 1 for m in found], np.int64),
-            key_version=np.array([m.key_version if m else 0 for m in found], np.int16),
+            key_version=np.array([_versions(m) for m in found], np.int16),
         )
+
+
+def _versions(meter: Meter | None) -> list[int]:
+    held = list(meter.key_versions) if meter else []
+    return held + [0] * (KEYS_TRIED_MAX - len(held))
 
 
 def prepare(
@@ -256,6 +261,7 @@ def _receptions(
     row, name = decoded.row[good], decoded.name[good]
     wmbus = up.kind[row] == RowKind.WMBUS
     decrypted = (up.flags[row] & RowFlag.ALREADY_DECRYPTED) != 0
+    opened_by = known.key_version[name, decoded.key[good]]
     return Receptions(
         frame=decoded.frame[good],
         row=row,
@@ -266,7 +272,7 @@ def _receptions(
         snr_qdb=up.snr[row],
         radio=up.kind[row].astype(np.int16),
         integrity=decoded.integrity[good],
-        key_version=np.where(wmbus & ~decrypted, known.key_version[name], 0).astype(np.int16),
+        key_version=np.where(wmbus & ~decrypted, opened_by, 0).astype(np.int16),
         flags=up.flags[row].astype(np.int16),
         register_l=decoded.register_l[good],
         has_register=decoded.has_register[good],

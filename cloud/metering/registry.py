@@ -14,24 +14,25 @@ import psycopg
 from cloud.kernel.config import CST_OFFSET_S, Administration
 from cloud.kernel.keyvault import KeyVault, Wrapped
 from cloud.metering.model import Gateway
-from decoders.formats import Formats
+from decoders.drivers.registry import known_formats
 from decoders.value import value
 
 Connection = psycopg.Connection[Any]
 
+KEYS_TRIED_MAX = 4  # of one meter: keys change rarely, and each one tried costs a decryption
 REMEMBERED_MAX = 500_000  # meters a worker keeps in memory: about 100 bytes each
 
 
 @value
 class Meter:
-    """What intake needs of a meter. `key` is the newest radio key, None when there is none."""
+    """What intake needs of a meter."""
 
     meter_key: int
     administration: str
     clock_offset_s: int  # its own, else its administration's
     max_flow_lph: int
-    key: bytes | None
-    key_version: int  # 0 without a key
+    keys: tuple[bytes, ...]  # radio keys, newest first; a backlog may need an older one
+    key_versions: tuple[int, ...]  # of `keys`
 
 
 @value
@@ -55,7 +56,7 @@ class Registry:
         self._unknown: set[str] = set()
         self._version = 0
         self._connection: Connection | None = None
-        self.formats = Formats()
+        self.formats = known_formats()
 
     def use(self, connection: Connection) -> None:
         """Look up keys through this connection from now on."""
@@ -75,7 +76,7 @@ class Registry:
         """Forget everything: after a rollback nobody knows what was true."""
         self._meters.clear()
         self._unknown.clear()
-        self.formats = Formats()
+        self.formats = known_formats()
         self._version = 0
 
     @property
@@ -83,12 +84,12 @@ class Registry:
         """The meters that `find` has found, by name."""
         return self._meters
 
-    def key(self, name: str) -> bytes | None:
-        """Return a meter's radio key, None when there is none or the meter is unknown."""
+    def keys(self, name: str) -> tuple[bytes, ...]:
+        """Return a meter's radio keys, newest first; none when there is none or no such meter."""
         if name not in self._meters and self._connection is not None:
             self.find(self._connection, [name])
         meter = self._meters.get(name)
-        return None if meter is None else meter.key
+        return () if meter is None else meter.keys
 
     def find(self, connection: Connection, names: Iterable[str]) -> None:
         """Read the meters of these names that are not remembered yet."""
@@ -100,22 +101,27 @@ class Registry:
             self._unknown.clear()
         rows = connection.execute(
             """SELECT n.name, m.meter_key, m.administration, m.clock_offset_s, m.max_flow_lph,
-                   k.version, k.wrapped
+                   k.versions, k.wrapped
                FROM meter_names n JOIN meters m USING (meter_key)
-               LEFT JOIN LATERAL (SELECT version, wrapped FROM meter_keys
-                   WHERE meter_key = m.meter_key ORDER BY version DESC LIMIT 1) k ON true
+               CROSS JOIN LATERAL (SELECT array_agg(version ORDER BY version DESC) AS versions,
+                       array_agg(wrapped ORDER BY version DESC) AS wrapped
+                   FROM (SELECT version, wrapped FROM meter_keys WHERE meter_key = m.meter_key
+                         ORDER BY version DESC LIMIT %s) newest) k
                WHERE n.name = ANY (%s)""",
-            [list(missing)],
+            [KEYS_TRIED_MAX, list(missing)],
         )
-        for name, meter_key, administration, offset_s, max_flow_lph, version, wrapped in rows:
+        for name, meter_key, administration, offset_s, max_flow_lph, versions, wrapped in rows:
             usual_s = self._offsets_s.get(administration, CST_OFFSET_S)
             self._meters[name] = Meter(
                 meter_key=meter_key,
                 administration=administration,
                 clock_offset_s=usual_s if offset_s is None else offset_s,
                 max_flow_lph=max_flow_lph,
-                key=None if wrapped is None else self._unwrapped(meter_key, version, wrapped),
-                key_version=version or 0,
+                keys=tuple(
+                    self._unwrapped(meter_key, version, held)
+                    for version, held in zip(versions or (), wrapped or (), strict=True)
+                ),
+                key_versions=tuple(versions or ()),
             )
         self._unknown |= missing - self._meters.keys()
 

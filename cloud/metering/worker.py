@@ -222,7 +222,7 @@ class Worker:
         """Decode every telegram; afterwards the registry knows every meter that may be known."""
         registry = self.registry
         registry.use(connection)
-        decoded = decode_rows(rows, keys=registry.key, formats=registry.formats)
+        decoded = decode_rows(rows, keys=registry.keys, formats=registry.formats)
         suspected = preparing.anomaly_meters(rows, up)
         registry.find(connection, suspected.union(decoded.names))
         if self._mints:
