@@ -294,6 +294,7 @@ def story(explained: dict[str, Any]) -> Iterator[str]:
     yield f"  clave       versión {explained['key_version'] or '-'}"
     yield f"  decodificador  entonces {versions['then']}, ahora {versions['now']}"
     yield f"  bytes       {explained['raw']}"
+    yield from (f"    {line}" for line in explained["layers"].splitlines())
     for name, held in explained["fields"].items():
         yield f"  {name:<32} {held}"
     again = explained["register_l"]["decoded_again"]

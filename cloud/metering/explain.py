@@ -21,6 +21,7 @@ from decoders import DECODER_VERSION
 from decoders.decode import decode_lorawan, decode_wmbus
 from decoders.drivers.registry import known_formats
 from decoders.errors import DecodeError
+from decoders.explain import Line, as_text, explain_lorawan, explain_wmbus
 from decoders.formats import Formats
 from decoders.reading import Integrity, Telegram
 from decoders.uplink import Row as UplinkRow
@@ -37,6 +38,7 @@ class Opened:
     row: UplinkRow
     telegram: Telegram | None
     refused: DecodeError | None
+    layers: str  # every byte and what it means, one line each
 
 
 def frame_fields(connection: Connection, platform: Platform, reception: Row) -> dict[str, Any]:
@@ -103,6 +105,7 @@ def explain_reading(
         "decoder_version": {"then": reading["decoder_version"], "now": DECODER_VERSION},
         "meter_clock_offset_s": offset_s,
         "raw": opened.row.payload.hex(),
+        "layers": opened.layers,
         **_said(opened),
         "register_l": {"stored": reading["register_l"], "decoded_again": again},
         "same": again == reading["register_l"],
@@ -132,15 +135,13 @@ def open_frame(
     assert batch is not None, "a reading's batch is kept as long as the reading"
     rows = list(decode_batch(platform.blobs.get(batch["sha256"].hex())).rows)
     row = rows[batch_row]
+    key, formats = _key(connection, platform, meter_key, key_version), _formats(connection)
+    layers = as_text(_explained(row, key=key, formats=formats))
     try:
-        telegram = _decoded(
-            row,
-            key=_key(connection, platform, meter_key, key_version),
-            formats=_formats(connection),
-        )
+        telegram = _decoded(row, key=key, formats=formats)
     except DecodeError as refused:
-        return Opened(row=row, telegram=None, refused=refused)
-    return Opened(row=row, telegram=telegram, refused=None)
+        return Opened(row=row, telegram=None, refused=refused, layers=layers)
+    return Opened(row=row, telegram=telegram, refused=None, layers=layers)
 
 
 def register_at(telegram: Telegram | None, at: datetime, offset_s: int) -> int | None:
@@ -174,6 +175,13 @@ def _decoded(row: UplinkRow, *, key: bytes | None, formats: Formats) -> Telegram
         )
     decrypted = RowFlag.ALREADY_DECRYPTED in row.flags
     return decode_wmbus(row.payload, key=key, formats=formats, already_decrypted=decrypted)
+
+
+def _explained(row: UplinkRow, *, key: bytes | None, formats: Formats) -> tuple[Line, ...]:
+    if row.kind == RowKind.LORAWAN:
+        return explain_lorawan(row.payload, port=row.port, f_cnt=row.counter, dev_eui=row.radio)
+    decrypted = RowFlag.ALREADY_DECRYPTED in row.flags
+    return explain_wmbus(row.payload, key=key, formats=formats, already_decrypted=decrypted)
 
 
 def _said(opened: Opened) -> dict[str, Any]:
