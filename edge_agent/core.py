@@ -59,7 +59,12 @@ def _link_step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect
         effects = _shed(told, now)
     elif isinstance(told, inputs.Published):
         link = protocol.published(
-            link, last=told.last, now_s=wall_s, pace=state.pace, chance=now.chance
+            link,
+            last=told.last,
+            rows=told.rows,
+            now_s=wall_s,
+            pace=state.pace,
+            chance=now.chance,
         )
     elif isinstance(told, inputs.StreamRestarted):
         link = protocol.restarted(link, stream=told.stream, head=told.head, now_s=wall_s)

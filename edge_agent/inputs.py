@@ -103,9 +103,10 @@ class Committed:
 
 @value
 class Published:
-    """A message with rows up to `last` was handed over; 0 = a hello."""
+    """A message of `rows` rows up to `last` was handed over; 0 = a hello."""
 
     last: int
+    rows: int = 0
 
 
 @value

@@ -53,10 +53,20 @@ CREATE TABLE gone (
     first INTEGER PRIMARY KEY, last INTEGER NOT NULL, from_at INTEGER NOT NULL,
     to_at INTEGER NOT NULL, acked INTEGER NOT NULL);
 CREATE TABLE rejected (seq INTEGER PRIMARY KEY, code TEXT NOT NULL);
+CREATE TABLE given_up (seq INTEGER PRIMARY KEY, code TEXT NOT NULL);
 CREATE TABLE checkpoint (name TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
 """
 
+SELECT_LOST: Final = (
+    "SELECT first, last, from_at, to_at FROM gone WHERE last >= ? UNION ALL "
+    "SELECT seq, seq, heard_at, heard_at FROM row JOIN given_up USING (seq) WHERE seq >= ? "
+    "ORDER BY first LIMIT ?"
+)
 INSERT_ROW: Final = "INSERT INTO row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+SELECT_ROWS: Final = (
+    "SELECT * FROM row WHERE seq >= ? AND seq NOT IN (SELECT seq FROM given_up) "
+    "ORDER BY seq LIMIT ?"
+)
 UPSERT_CHECKPOINT: Final = "INSERT OR REPLACE INTO checkpoint VALUES (?, ?)"
 
 
@@ -218,8 +228,7 @@ class Outbox:
         """Return up to `rows` rows from `first` on, at least one, together below `max_bytes`."""
         taken: list[Row] = []
         size = 0
-        sql = "SELECT * FROM row WHERE seq >= ? ORDER BY seq LIMIT ?"
-        for columns in self._db.execute(sql, (first, rows)):
+        for columns in self._db.execute(SELECT_ROWS, (first, rows)):
             row = _row(columns)
             size += len(row.payload) + ROW_OVERHEAD_BYTES
             if taken and size > max_bytes:
@@ -229,11 +238,16 @@ class Outbox:
 
     def lost_from(self, first: int) -> tuple[Lost, ...]:
         """Return what is gone of the rows from `first` on, as the cloud should be told."""
-        sql = "SELECT first, last, from_at, to_at FROM gone WHERE last >= ? ORDER BY first"
+        ranges = self._db.execute(SELECT_LOST, (first, first, MAX_LOST_RANGES))
         return tuple(
             Lost(first=max(first, begin), last=last, from_at=from_at, to_at=to_at)
-            for begin, last, from_at, to_at in self._db.execute(sql, (first,))
+            for begin, last, from_at, to_at in ranges
         )
+
+    def give_up(self, seq: int, code: str) -> None:
+        """Declare a row lost that the cloud cannot read; it stays here with its code."""
+        with _Transaction(self._db):
+            self._db.execute("INSERT OR REPLACE INTO given_up VALUES (?, ?)", (seq, code))
 
     def checkpoints(self) -> Iterator[tuple[str, bytes]]:
         """Return the rules' memory, by name."""
@@ -263,6 +277,7 @@ class Outbox:
             self._db.execute("INSERT INTO row SELECT * FROM moved ORDER BY seq")
             self._db.execute("DELETE FROM gone")
             self._db.execute("DELETE FROM rejected")
+            self._db.execute("DELETE FROM given_up")
             self._db.execute(
                 "UPDATE stream SET id = ?, started_at = ?, head = head - ?, acked = 0",
                 (stream, now_us, shift),
@@ -303,6 +318,7 @@ class Outbox:
         bounds = "SELECT min(heard_at), max(heard_at) FROM row WHERE seq BETWEEN ? AND ?"
         from_at, to_at = self._one(bounds, (first, last))
         self._db.execute("DELETE FROM row WHERE seq BETWEEN ? AND ?", (first, last))
+        self._db.execute("DELETE FROM given_up WHERE seq BETWEEN ? AND ?", (first, last))
         gone = (first, last, from_at, to_at, acked)
         self._db.execute("INSERT INTO gone VALUES (?, ?, ?, ?, ?)", gone)
         return None if acked else Shed(rows=last - first + 1, from_at=from_at, to_at=to_at)

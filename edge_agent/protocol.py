@@ -7,6 +7,11 @@ where to begin when the cloud was restored from a backup. When no ack brings pro
 everything after `acked` is sent again (go-back-n); the cloud acknowledges repeats again.
 A broker's PUBACK means nothing here.
 
+A message that the cloud cannot read as a whole comes back with its code under row number 0. Then
+one message at a time is sent, of half as many rows each time it is refused again; a row that is
+refused alone is given up: declared lost, but kept with its code. A version that the cloud does
+not know yet is waited for instead.
+
 All instants here are monotonic seconds: retries must not follow a clock that people set.
 """
 
@@ -46,6 +51,9 @@ class Link:
     first, head   seq of the oldest row still held, and of the newest committed
     acked, sent   at and below: acknowledged by the cloud; published at least once
     rewound       the last `resend_from` obeyed, so that copies of that request are obeyed once
+    unanswered    messages of this connection that no ack has answered yet
+    probe         rows a message may have while the cloud refuses one; 0 = as many as usual
+    said          rows in the newest message, the last of them `said_last`
     """
 
     stream: bytes
@@ -62,6 +70,10 @@ class Link:
     waiting_s: float | None = None  # since when a row waits for company
     rewound: int = 0
     rewound_s: float = 0.0
+    unanswered: int = 0
+    probe: int = 0
+    said: int = 0
+    said_last: int = 0
 
 
 @value
@@ -85,13 +97,27 @@ class RestartStream:
     """The cloud holds rows that this outbox never wrote: it was put back from an old copy."""
 
 
-Effect = Publish | Acknowledge | RestartStream
+@value
+class GiveUp:
+    """Keep a row, with the cloud's reason, but declare it lost: the cloud cannot read it."""
+
+    seq: int
+    code: str
+
+
+Effect = GiveUp | Publish | Acknowledge | RestartStream
 
 
 def connected(link: Link, *, now_s: float) -> Link:
     """A subscribed connection stands: greet at once, then wait for the answer."""
     return replace(
-        link, connected=True, greeted=False, attempt=0, sent=link.acked, deadline_s=now_s
+        link,
+        connected=True,
+        greeted=False,
+        attempt=0,
+        sent=link.acked,
+        deadline_s=now_s,
+        unanswered=0,
     )
 
 
@@ -107,16 +133,17 @@ def committed(link: Link, *, first: int, head: int, now_s: float) -> Link:
     return replace(link, first=first, head=head, waiting_s=waiting_s)
 
 
-def published(link: Link, *, last: int, now_s: float, pace: Pace, chance: float) -> Link:
-    """A message with rows up to `last` (0 = a hello) was handed to the broker's client."""
+def published(link: Link, *, last: int, rows: int, now_s: float, pace: Pace, chance: float) -> Link:
+    """A message with `rows` rows up to `last` (0 = a hello) was handed to the broker's client."""
+    link = replace(link, spoke_s=now_s, unanswered=link.unanswered + 1, said=rows, said_last=last)
     if last == 0:
-        return replace(link, spoke_s=now_s)
+        return link
     deadline_s = link.deadline_s
     if link.sent <= link.acked:
         deadline_s = now_s + _patience_s(link.attempt, pace, chance)
     sent = max(link.sent, last)
     waiting_s = now_s if link.head > sent else None
-    return replace(link, sent=sent, spoke_s=now_s, deadline_s=deadline_s, waiting_s=waiting_s)
+    return replace(link, sent=sent, deadline_s=deadline_s, waiting_s=waiting_s)
 
 
 def acknowledged(
@@ -127,7 +154,15 @@ def acknowledged(
         return link, ()
     if ack.upto > link.head:
         return link, (RestartStream(),)
-    link = replace(link, greeted=link.connected, credit=ack.credit)
+    link = replace(
+        link,
+        greeted=link.connected,
+        credit=ack.credit,
+        unanswered=max(0, link.unanswered - 1),
+    )
+    unreadable = next((code for seq, code in ack.rejected if seq == 0), None)
+    if unreadable is not None:
+        return _refused(link, ack, unreadable, now_s=now_s, pace=pace, chance=chance)
     if ack.resend_from is not None:
         return _rewound(link, ack.resend_from, now_s=now_s, pace=pace)
     if ack.upto <= link.acked:
@@ -136,7 +171,8 @@ def acknowledged(
         )
     deadline_s = now_s + _patience_s(0, pace, chance)
     sent = max(link.sent, ack.upto)
-    link = replace(link, acked=ack.upto, sent=sent, attempt=0, deadline_s=deadline_s)
+    probe = link.probe * 2 if link.probe * 2 < pace.batch_rows else 0
+    link = replace(link, acked=ack.upto, sent=sent, attempt=0, deadline_s=deadline_s, probe=probe)
     return link, (Acknowledge(upto=ack.upto, rejected=ack.rejected),)
 
 
@@ -159,7 +195,7 @@ def next_message(
         return _waiting_longer(link, now_s=now_s, pace=pace, chance=chance), hello
     if link.sent > link.acked and now_s >= link.deadline_s:
         link = _waiting_longer(link, now_s=now_s, pace=pace, chance=chance)
-        link = replace(link, sent=link.acked, waiting_s=now_s - pace.linger_s)
+        link = replace(link, sent=link.acked, waiting_s=now_s - pace.linger_s, unanswered=0)
     rows = _rows_to_send(link, now_s=now_s, pace=pace)
     if rows:
         return link, Publish(first=max(link.sent + 1, link.first), rows=rows)
@@ -180,17 +216,38 @@ def _rows_to_send(link: Link, *, now_s: float, pace: Pace) -> int:
     rows = min(link.head - beyond, link.credit - in_flight, pace.batch_rows)
     if rows <= 0:
         return 0
+    if link.probe:
+        return 0 if link.unanswered else min(rows, link.probe)
     enough = rows >= min(pace.batch_rows, max(1, link.credit // EARLY_SHARE))
     lingered = link.waiting_s is not None and now_s - link.waiting_s >= pace.linger_s
     return rows if enough or lingered else 0
 
 
+def _refused(
+    link: Link, ack: Ack, code: str, *, now_s: float, pace: Pace, chance: float
+) -> tuple[Link, Sequence[Effect]]:
+    """The cloud could not read a message of ours."""
+    if ack.resend_from is None:
+        link = replace(link, greeted=False, sent=link.acked)
+        return _waiting_longer(link, now_s=now_s, pace=pace, chance=chance), ()
+    was_last = link.unanswered == 0
+    if link.probe == 1 and was_last and link.said == 1:
+        link, effects = _rewound(link, ack.resend_from, now_s=now_s, pace=pace, again=True)
+        given_up = GiveUp(seq=link.said_last, code=code)
+        return replace(link, probe=2), (*effects, given_up)
+    probe = link.probe
+    if probe == 0 or was_last:
+        probe = max(1, (min(link.said, probe) if probe else link.said or pace.batch_rows) // 2)
+    link, effects = _rewound(link, ack.resend_from, now_s=now_s, pace=pace, again=True)
+    return replace(link, probe=probe), effects
+
+
 def _rewound(
-    link: Link, resend_from: int, *, now_s: float, pace: Pace
+    link: Link, resend_from: int, *, now_s: float, pace: Pace, again: bool = False
 ) -> tuple[Link, Sequence[Effect]]:
     """Begin again at `resend_from`, once: every message in flight may ask for the same."""
     same = resend_from == link.rewound and now_s - link.rewound_s < pace.ack_timeout_s
-    if same and link.acked >= resend_from - 1:
+    if same and link.acked >= resend_from - 1 and not again:
         return link, ()
     upto = max(0, min(resend_from - 1, link.head))
     link = replace(

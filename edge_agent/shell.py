@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from decoders.uplink import Batch
 from edge_agent import VERSION, core, inputs, memory, protocol, reduction
 from edge_agent.clock import Clock
 from edge_agent.forward import CloudLink, Echo, batch_of
@@ -56,6 +57,7 @@ class Group:
     tokens: list[object] = field(default_factory=list)
     acknowledge: protocol.Acknowledge | None = None
     rejected: list[tuple[int, str]] = field(default_factory=list)
+    give_up: list[protocol.GiveUp] = field(default_factory=list)
     heard: int = 0
 
 
@@ -175,6 +177,9 @@ class Agent:
         elif isinstance(effect, protocol.Acknowledge):
             group.acknowledge = effect
             group.rejected += effect.rejected
+        elif isinstance(effect, protocol.GiveUp):
+            self._log("row_given_up", seq=effect.seq, code=effect.code)
+            group.give_up.append(effect)
         elif isinstance(effect, protocol.RestartStream):
             self._restart_stream()
 
@@ -201,6 +206,9 @@ class Agent:
             if group.acknowledge is not None:
                 self._outbox.acknowledge(group.acknowledge.upto, group.rejected)
                 group.acknowledge = None
+            for row in group.give_up:
+                self._outbox.give_up(row.seq, row.code)
+            group.give_up = []
         except sqlite3.OperationalError as error:
             self._log("commit_failed", reason=str(error), rows=len(group.rows))
             return False
@@ -261,8 +269,7 @@ class Agent:
         )
         self._link.publish(batch)
         self._told = self._committed
-        last = batch.rows.column("seq")[-1] if batch.rows.count else 0
-        self._state, _ = core.step(self._state, inputs.Published(last=last), self._now())
+        self._state, _ = core.step(self._state, published(asked, batch), self._now())
 
     def health(self) -> dict[str, int]:
         """Return the figures that go to the log and with every message.
@@ -304,6 +311,15 @@ class Agent:
         self._link.stop()
         self._log("stopped", **self.health())
         self._outbox.close()
+
+
+def published(asked: protocol.Publish, batch: Batch) -> inputs.Published:
+    """Return what went out: fewer rows than asked where a message was full, none given up."""
+    if batch.rows.count:
+        last = batch.rows.column("seq")[-1]
+    else:
+        last = asked.first + asked.rows - 1 if asked.rows else 0
+    return inputs.Published(last=last, rows=batch.rows.count)
 
 
 def resident_kib() -> int:
