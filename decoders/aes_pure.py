@@ -111,11 +111,11 @@ class PurePython:
         return b"".join(out[1:])
 
     def cbc_decrypt(self, key: bytes, iv: bytes, data: bytes) -> bytes:
-        keys, blocks = _round_keys(key), _blocks(data)
-        return b"".join(
-            _xor(_decrypt_block(keys, block), before)
-            for before, block in zip([iv, *blocks[:-1]], blocks, strict=True)
-        )
+        keys, out = _round_keys(key), []
+        for block in _blocks(data):
+            out.append(_xor(_decrypt_block(keys, block), iv))
+            iv = block
+        return b"".join(out)
 
     def ctr(self, key: bytes, counter: bytes, data: bytes) -> bytes:
         keys, number, out = _round_keys(key), int.from_bytes(counter, "big"), []

@@ -72,7 +72,7 @@ def decode_lorawan(
             f"{len(payload)} bytes, LoRaWAN carries at most {MAX_LORAWAN_PAYLOAD} (port {port})"
         )
         raise Unsupported(transport.LAYER, MAX_LORAWAN_PAYLOAD, detail)
-    header = transport.read_header(payload, at=0)
+    header = transport.read_header(payload, at=0, modes=transport.CLEAR)
     if header.compact:
         raise Unsupported(transport.LAYER, 0, "compact frames over LoRaWAN are not known to exist")
     found = records.split(header.records, at=header.records_at)

@@ -102,7 +102,7 @@ def _wmbus(
 def _lorawan(payload: bytes, port: int, f_cnt: int, dev_eui: int) -> Iterator[Line]:
     says = f"DevEUI {dev_eui_text(dev_eui)}, frame {f_cnt}, port {port}: checked by the network"
     yield Line(layer="link", offset=None, raw=b"", says=says)
-    header = transport.read_header(payload, at=0)
+    header = transport.read_header(payload, at=0, modes=transport.CLEAR)
     yield from _transport(header, payload, 0)
     found = records.split(header.records, at=header.records_at)
     yield from _records(found, reader_for_dev_eui_prefix(dev_eui >> 40))

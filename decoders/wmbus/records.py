@@ -154,12 +154,14 @@ def _head_end(encoded: bytes, i: int, at: int) -> int:
         while encoded[i] & _EXTENSION:
             i += 1
         i = vif_at = i + 1
-        while encoded[i] & _EXTENSION:
+        extended = encoded[i] & _EXTENSION
+        if encoded[i] & ~_EXTENSION == _PLAIN_TEXT_VIF:  # length and text come before VIFEs
+            i += 1 + encoded[i + 1]
+        while extended:
             i += 1
+            extended = encoded[i] & _EXTENSION
+        encoded[i]  # the last byte of a text must be there too
         i += 1
-        if encoded[vif_at] & ~_EXTENSION == _PLAIN_TEXT_VIF:
-            i += 1 + encoded[i]
-            encoded[i - 1]  # the text must be there
     except IndexError:
         raise Truncated(LAYER, at + len(encoded), "the bytes end inside a record's head") from None
     if vif_at - start > 1 + _MAX_EXTENSIONS:

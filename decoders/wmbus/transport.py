@@ -25,6 +25,8 @@ _HEADERS = {
     0x79: (_NONE, True),
 }
 MODE_NONE, MODE_CBC = 0, 5
+MODES = frozenset({MODE_NONE, MODE_CBC})
+CLEAR = frozenset({MODE_NONE})
 _FILL = b"\x2f\x2f"
 
 
@@ -56,10 +58,12 @@ def read_header(
     address: bytes | None = None,
     key: bytes | None = None,
     already_decrypted: bool = False,
+    modes: frozenset[int] = MODES,
 ) -> Header:
     """Read the transport layer from its CI on; `at` is where that is in the frame.
 
     address  the link layer's M and A, for the initialisation vector of a short header
+    modes    security modes that may occur here
     Raises Truncated, UnknownFormat, Unsupported, KeyMissing, WrongKey.
     """
     if not payload:
@@ -77,7 +81,7 @@ def read_header(
     config = payload[size - 1] | payload[size] << 8
     own = payload[5:7] + payload[1:5] + payload[7:9] if size == _LONG else None
     mode, fill_found = config >> 8 & 0x1F, False
-    if mode not in (MODE_NONE, MODE_CBC):
+    if mode not in modes:
         raise Unsupported(LAYER, at + size - 1, f"security mode {mode} cannot be opened here")
     if mode == MODE_CBC:
         if not already_decrypted:

@@ -78,7 +78,7 @@ def test_a_machine_without_libcrypto_still_decrypts(monkeypatch: pytest.MonkeyPa
     def missing(path: str) -> None:
         raise OSError(path)
 
-    monkeypatch.setattr(aes.ctypes, "CDLL", missing)
+    monkeypatch.setattr("decoders.aes.ctypes.CDLL", missing)
 
     backend = aes.choose_backend()
 
