@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +14,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from cloud import flow
 from cloud.kernel import db, problems, telemetry, web
 from cloud.kernel.auth import api as auth_api
 from cloud.kernel.auth import issuer_api
@@ -30,6 +29,8 @@ from cloud.kernel.db import Database
 from cloud.kernel.keyvault import KeyVault, open_vault
 from cloud.kernel.platform import Platform, Pools, open_server
 from cloud.kernel.postgres_bus import PostgresBus
+from cloud.metering import api as metering_api
+from cloud.operations import api as operations_api
 
 CONTEXTS = (db.KERNEL, db.context("metering"), db.context("operations"))
 DIST = Path(__file__).parent / "portal" / "web" / "dist"
@@ -111,23 +112,22 @@ def create_app(platform: Platform) -> FastAPI:
     app.include_router(auth_api.router)
     if platform.issuer is not None:
         app.include_router(issuer_api.router)
-    for router in _context_routers():
-        app.include_router(router)
+    app.include_router(metering_api.router)
+    app.include_router(operations_api.router)
     app.include_router(web.pages(DIST))  # last: it answers whatever nobody else did
     return app
 
 
-def start_consumers(platform: Platform, stop: threading.Event) -> list[threading.Thread]:
+def start_consumers(platform: Platform, stop: threading.Event) -> threading.Thread:
     """Run every consumer that `cloud.flow` routes to, until `stop` is set."""
-    if not _exists("cloud.flow"):
-        return []
-    flow = importlib.import_module("cloud.flow")
-    bus = PostgresBus(platform.database, platform.blobs, sources=flow.SOURCES)
+    bus = PostgresBus(
+        platform.database, platform.blobs, sources=flow.SOURCES, upcasters=flow.UPCASTERS
+    )
     thread = threading.Thread(
         target=bus.run, args=(flow.subscriptions(platform), stop), name="consumers"
     )
     thread.start()
-    return [thread]
+    return thread
 
 
 def health_routes(app: FastAPI) -> APIRouter:
@@ -167,19 +167,6 @@ def cloud_version() -> str:
         return version("aquacis")
     except PackageNotFoundError:  # a clone that was not installed
         return "0.1.0"
-
-
-def _context_routers() -> Iterator[APIRouter]:
-    for name in ("cloud.metering.api", "cloud.operations.api"):
-        if _exists(name):
-            yield importlib.import_module(name).router
-
-
-def _exists(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # its package is not there either
-        return False
 
 
 def _database_answers(pools: Pools) -> None:

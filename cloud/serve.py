@@ -13,7 +13,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import uvicorn
 
@@ -65,6 +65,7 @@ def intake(_: argparse.Namespace) -> int:
 
 
 def serve(_: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, _leave)  # until the server runs and can finish its requests
     settings = prepared("serve")
     listener = listen(settings)
     settings = replace(settings, http_port=listener.getsockname()[1])
@@ -76,6 +77,10 @@ def serve(_: argparse.Namespace) -> int:
     finally:
         platform.close()
         listener.close()
+
+
+def _leave(number: int, _: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)  # unwinds: what was started is stopped
 
 
 def prepared(process: str) -> Settings:
@@ -157,7 +162,6 @@ def run_server(platform: Platform, listener: socket.socket) -> None:
         stop.set()
         server.should_exit = True
         serving.join(GRACE_S + 5)
-        for consumer in consumers:
-            consumer.join(GRACE_S)
+        consumers.join(GRACE_S)
         for number, before in held.items():
             signal.signal(number, before)

@@ -145,7 +145,7 @@ class JsonLines(logging.Formatter):
         if span := _current.get():
             line["traceparent"] = span
         for name, given in _fields(record).items():
-            line[name] = MASK if _SECRET_NAMES.search(name) else self._plain(given)
+            line[name] = MASK if _SECRET_NAMES.search(name.lower()) else self._plain(given)
         if record.exc_info:
             line["error"] = self._text(self.formatException(record.exc_info), maximum=20_000)
         return json.dumps(line, ensure_ascii=False)
@@ -158,7 +158,7 @@ class JsonLines(logging.Formatter):
             return f"{len(given)} bytes"  # raw frames belong in the raw store
         if isinstance(given, Mapping):
             return {
-                str(name): MASK if _SECRET_NAMES.search(str(name)) else self._plain(held)
+                str(name): MASK if _SECRET_NAMES.search(str(name).lower()) else self._plain(held)
                 for name, held in given.items()
             }
         if isinstance(given, Sequence) and not isinstance(given, str):

@@ -1,0 +1,163 @@
+"""Settings: where they come from, what is refused, what is never shown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+from cloud.kernel import config
+from cloud.kernel.config import ConfigurationInvalid
+
+PRODUCTION = {
+    "AQUACIS_ENV": "production",
+    "AQUACIS_STATE": "/var/lib/aquacis",
+    "AQUACIS_DATABASE_URL": "postgresql://aquacis:hunter2-hunter2@db.example/aquacis",
+    "AQUACIS_BROKER_URL": "mqtts://broker.example:8883",
+    "AQUACIS_ISSUER": "https://id.example/realms/aquacis",
+    "AQUACIS_KEK_FILE": "/etc/aquacis/kek.json",
+    "AQUACIS_PUBLIC_URL": "https://agua.example",
+}
+
+
+def load(tmp_path: Path, **variables: str) -> config.Settings:
+    named = {f"AQUACIS_{name.upper()}": text for name, text in variables.items()}
+    return config.load(tmp_path, {"AQUACIS_STATE": str(tmp_path), **named})
+
+
+def test_nothing_set_gives_a_laptop_with_one_administration(tmp_path: Path) -> None:
+    settings = load(tmp_path)
+
+    assert settings.env == "development"
+    assert settings.administration_codes == ("queretaro",)
+    assert settings.administrations[0].meter_clock_offset_s == -21_600
+    assert settings.local_issuer
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "aquacis.toml"
+    file.write_text('http_port = 8080\naudience = "from-the-file"\n')
+
+    settings = load(tmp_path, config=str(file), http_port="9090")
+
+    assert (settings.http_port, settings.audience) == (9090, "from-the-file")
+
+
+def test_administrations_and_gateways_are_tables_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "aquacis.toml"
+    file.write_text(
+        '[administrations.queretaro]\nname = "Querétaro"\n'
+        '[administrations.corregidora]\nname = "Corregidora"\nmeter_clock_offset_s = 0\n'
+        '[gateways.gw-cerro]\nadministration = "corregidora"\nexpected_per_hour = 190\n'
+    )
+
+    settings = load(tmp_path, config=str(file))
+
+    assert settings.administration_codes == ("queretaro", "corregidora")
+    assert settings.administrations[1].meter_clock_offset_s == 0
+    assert settings.gateways[0].id == "gw-cerro"
+    assert settings.gateways[0].expected_per_hour == 190
+
+
+def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "aquacis.toml"
+    file.write_text('colour = "blue"\n[gateways.gw-1]\nadministration = "nowhere"\n')
+
+    with pytest.raises(ConfigurationInvalid) as refused:
+        load(tmp_path, config=str(file), http_port="eighty", env="staging", broker_embedded="maybe")
+
+    told = "\n".join(refused.value.reasons)
+    for fault in ("colour", "HTTP_PORT", "ENV", "BROKER_EMBEDDED"):
+        assert fault in told
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"http_port": "70000"}, "70000"),
+        ({"clock": "sundial"}, "sundial"),
+        ({"issuer": "ldap://x"}, "ldap"),
+        ({"administrations": '{"*": {"name": "todas"}}'}, "cannot be a code"),
+        ({"administrations": "{}"}, "at least one"),
+        ({"administrations": '["queretaro"]'}, "one table for each"),
+        ({"administrations": '{"a": {"colour": "blue"}}'}, "colour"),
+        ({"gateways": '{"gw-1": {"administration": "nowhere"}}'}, "nowhere is not configured"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path: Path, variables: dict[str, str], told: str) -> None:
+    with pytest.raises(ConfigurationInvalid, match=r".*") as refused:
+        load(tmp_path, **variables)
+
+    assert told in str(refused.value)
+
+
+def test_a_file_that_is_not_there_or_not_toml_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text("= = =")
+
+    for path in (broken, tmp_path / "missing.toml"):
+        with pytest.raises(ConfigurationInvalid, match=path.name):
+            load(tmp_path, config=str(path))
+
+
+def test_settings_do_not_change_after_the_start(tmp_path: Path) -> None:
+    with pytest.raises(FrozenInstanceError):
+        load(tmp_path).http_port = 1  # type: ignore[misc]  # that it is refused is the test
+
+
+def test_secrets_are_masked_when_shown(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        database_url="postgresql://aquacis:planted-one@db/aquacis",
+        broker_password="planted-two",
+        metrics_token="planted-three",
+    )
+
+    shown = json.dumps(config.shown(settings))
+
+    assert "planted" not in shown
+    assert "postgresql://aquacis:***@db/aquacis" in shown
+    for secret in ("planted-one", "planted-two", "planted-three"):
+        assert secret in config.secrets_of(settings)
+
+
+def test_production_starts_without_a_sandbox_part(tmp_path: Path) -> None:
+    config.refuse_sandbox(config.load(tmp_path, PRODUCTION))
+
+
+@pytest.mark.parametrize(
+    ("without", "part"),
+    [
+        ("AQUACIS_ISSUER", "local OIDC issuer"),
+        ("AQUACIS_DATABASE_URL", "embedded PostgreSQL"),
+        ("AQUACIS_BROKER_URL", "MQTT broker"),
+        ("AQUACIS_KEK_FILE", "key-encryption key"),
+        ("AQUACIS_PUBLIC_URL", "plain HTTP"),
+    ],
+)
+def test_production_refuses_each_sandbox_part(tmp_path: Path, without: str, part: str) -> None:
+    given = {name: text for name, text in PRODUCTION.items() if name != without}
+
+    with pytest.raises(ConfigurationInvalid) as refused:
+        config.refuse_sandbox(config.load(tmp_path, given))
+
+    (reason,) = refused.value.reasons
+    assert part in reason
+    assert without in reason  # what to set instead
+
+
+def test_production_lists_all_sandbox_parts_of_a_laptop(tmp_path: Path) -> None:
+    settings = load(tmp_path, env="production", clock="file:/tmp/clock.json")
+
+    with pytest.raises(ConfigurationInvalid) as refused:
+        config.refuse_sandbox(settings)
+
+    assert len(refused.value.reasons) == 6
+
+
+def test_the_public_address_is_what_browsers_use(tmp_path: Path) -> None:
+    assert load(tmp_path, http_port="8080").base_url == "http://127.0.0.1:8080"
+    assert load(tmp_path, http_host="::1", http_port="8080").base_url == "http://[::1]:8080"
+    assert load(tmp_path, public_url="https://agua.example/").base_url == "https://agua.example"
