@@ -269,7 +269,8 @@ CREATE INDEX row_dead_letters_by_code ON row_dead_letters (code, dead_letter_key
 CREATE INDEX row_dead_letters_open ON row_dead_letters (dead_letter_key) WHERE state = 'open';
 
 -- 7. Partitions on demand. ATTACH takes SHARE UPDATE EXCLUSIVE on the parent: writers and readers go on meanwhile
--- (CREATE TABLE … PARTITION OF would stop them). The advisory lock makes two workers wait for each other, not fail.
+-- (CREATE TABLE … PARTITION OF would stop them). Taking that lock first makes two workers wait for each other instead of
+-- failing; an advisory lock would not do, since it does not refresh what the session knows of other tables.
 -- The owner makes them, whoever asks: the context's login may not create tables.
 CREATE FUNCTION ensure_partition(parent text, child text, from_at timestamptz, to_at timestamptz) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
@@ -277,7 +278,7 @@ BEGIN
     IF to_regclass(format('%I.%I', current_schema(), child)) IS NOT NULL THEN
         RETURN false;
     END IF;
-    PERFORM pg_advisory_xact_lock(hashtextextended(current_schema() || '.' || parent, 1));
+    EXECUTE format('LOCK TABLE %I IN SHARE UPDATE EXCLUSIVE MODE', parent);
     IF to_regclass(format('%I.%I', current_schema(), child)) IS NOT NULL THEN
         RETURN false;
     END IF;
