@@ -5,6 +5,7 @@ Seeded by hour and not by order, so that a city which starts again hears the sam
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 import numpy as np
@@ -80,6 +81,11 @@ def gateways(seed: int) -> tuple[Gateway, ...]:
         )
         for number, (gateway, name, place, error_ms) in enumerate(PLACES)
     )
+
+
+def without_clock_errors(stations: tuple[Gateway, ...]) -> tuple[Gateway, ...]:
+    """Return the same gateways with clocks that are right."""
+    return tuple(replace(station, clock_error_us=0) for station in stations)
 
 
 class Air:

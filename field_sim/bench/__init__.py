@@ -1,0 +1,1 @@
+"""Figures, each beside the bare limit measured in the same run."""

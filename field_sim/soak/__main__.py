@@ -1,0 +1,89 @@
+"""`python -m field_sim.soak NAME [--n N] [--seed S]`: run one soak and print its counts."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from field_sim.soak import clocks, kills, reflash, restore
+from field_sim.soak.stage import SoakFailed
+from field_sim.soak.truth import Verdict
+
+Soak = Callable[..., Verdict]
+
+# name → (run, default n, what n means)
+SOAKS: Mapping[str, tuple[Soak, int, str]] = {
+    "kills": (kills.run, 20, "kills"),
+    "clocks": (clocks.run, clocks.HOURS, "hours of telegrams"),
+    "reflash": (reflash.run, reflash.HOURS, "hours of telegrams"),
+    "restore": (restore.run, restore.HOURS, "hours of telegrams"),
+}
+
+DESCRIPTION = """\
+Runs the real platform roughly and counts what became of every telegram.
+
+  kills     agents and cloud killed (kill -9) at random points with live traffic
+  clocks    two gateways 40 minutes apart hear the same meters
+  reflash   an agent's outbox is deleted, once with a backlog in it
+  restore   the database is put back; gateways send again
+
+exit codes: 0 all counts as they must be · 1 not so · 2 wrong usage
+"""
+
+
+def report(name: str, verdict: Verdict, took_s: float) -> None:
+    print(f"soak {name}: {took_s:.0f} s")
+    for label, number in verdict.counts.items():
+        print(f"  {label:<36} {number:>10,}")
+    for label, number in verdict.must_be_some.items():
+        print(f"  {label:<36} {number:>10,}   {'' if number else 'must not be 0'}".rstrip())
+    for label, number in verdict.must_be_zero.items():
+        print(f"  {label:<36} {number:>10,}   {'must be 0' if number else ''}".rstrip())
+    for note in verdict.notes:
+        print(f"  {note}")
+    print("holds" if verdict.holds else "DOES NOT HOLD")
+
+
+def scratch() -> Path:
+    """Return a fresh folder that PostgreSQL's and the broker's users can walk into."""
+    folder = Path(tempfile.mkdtemp(prefix="aquacis-soak-", dir="/var/tmp"))
+    folder.chmod(0o711)
+    return folder
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python3 tasks.py soak",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=SOAKS)
+    parser.add_argument("--n", type=int, help="; ".join(f"{k}: {v[2]}" for k, v in SOAKS.items()))
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--keep", action="store_true", help="keep its state folder, and say where")
+    told = parser.parse_args()
+    run, usual, _ = SOAKS[told.name]
+    folder = scratch()
+    began = time.monotonic()
+    try:
+        verdict = run(folder, n=told.n or usual, seed=told.seed)
+    except SoakFailed as failed:
+        print(f"soak {told.name}: {failed}", file=sys.stderr)
+        told.keep = True
+        return 1
+    finally:
+        if told.keep:
+            print(f"state kept in {folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    report(told.name, verdict, time.monotonic() - began)
+    return 0 if verdict.holds else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
