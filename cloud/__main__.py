@@ -49,8 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.complain(parsed, code="configuration_invalid", message=reason)
         return console.CONFIG
     except (ServerError, psycopg.OperationalError) as error:
-        message = f"la base de datos no responde: {error}".strip()
-        console.complain(parsed, code="database_unavailable", message=message)
+        code, message = "database_unavailable", f"la base de datos no responde: {error}".strip()
+        if isinstance(error, ServerError):
+            code, message = error.code, error.spanish
+        console.complain(parsed, code=code, message=message)
         return console.UNAVAILABLE
     except KeyboardInterrupt:
         return 130

