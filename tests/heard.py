@@ -13,7 +13,9 @@ import cbor2
 from cloud.kernel.blobs import FolderBlobs
 from cloud.kernel.config import Administration, GatewayConfig
 from cloud.kernel.db import Database
+from cloud.kernel.events import Event
 from cloud.kernel.keyvault import FileKeyVault
+from cloud.metering.registry import NewMeter
 from cloud.metering.service import Metering
 from decoders import uplink
 from decoders.encode import (
@@ -53,6 +55,11 @@ def metering_on(
         [GatewayConfig(id=name, administration="queretaro") for name in gateways]
     )
     return service
+
+
+def import_keys(service: Metering, name: str, *, key: bytes | None = KEY, **how: Any) -> None:
+    """Register a meter and its radio key."""
+    service.import_meters([NewMeter(name=name, administration="queretaro", key=key, **how)])
 
 
 def profile(registers: Sequence[int], *, at: int) -> bytes:
@@ -108,9 +115,7 @@ def wmbus(
         key=key,
         compact=compact,
     )
-    return Row(
-        seq=0, heard_at=heard_at, kind=RowKind.WMBUS, payload=frame, rssi=-80, flags=flags
-    )
+    return Row(seq=0, heard_at=heard_at, kind=RowKind.WMBUS, payload=frame, rssi=-80, flags=flags)
 
 
 def anomaly(meter: str, *, at: int, episode: str = "00" * 8, **says: Any) -> Row:
@@ -159,7 +164,9 @@ class Gateway:
         """Put rows into the outbox, by this gateway's clock."""
         for row in rows:
             numbered = {
-                name: getattr(row, name) for name in row.__slots__ if name not in {"seq", "heard_at"}
+                name: getattr(row, name)
+                for name in row.__slots__
+                if name not in {"seq", "heard_at"}
             }
             self.sent.append(
                 Row(seq=len(self.sent) + 1, heard_at=row.heard_at + self.ahead, **numbered)
@@ -224,3 +231,9 @@ def readings(database: Database) -> list[tuple[str, int, int]]:
 def rows_of(database: Database, query: str, *values: Any) -> list[tuple[Any, ...]]:
     with database.connect("metering") as connection:
         return connection.execute(query, values).fetchall()
+
+
+def published(database: Database, type: str) -> list[Event]:
+    """The events of one type in the outbox, in the order of the log."""
+    rows = rows_of(database, "SELECT wire FROM outbox WHERE type = %s ORDER BY xid, id", type)
+    return [Event.received(bytes(wire)) for (wire,) in rows]
