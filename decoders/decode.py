@@ -149,10 +149,11 @@ def _blame_checksum(frame: link.Frame, *, key: bytes | None) -> None:
     """
     try:
         damaged = link.damaged_format_b(frame)
-        ell.open_frame(damaged, key=key, already_decrypted=False)
+        opened = ell.open_frame(damaged, key=key, already_decrypted=False)
     except DecodeError:
         return
-    raise CrcMismatch(link.LAYER, len(damaged.body) + 1, "a format B checksum is damaged")
+    if opened.payload_checked:
+        raise CrcMismatch(link.LAYER, len(damaged.body) + 1, "a format B checksum is damaged")
 
 
 def _counter(opened: ell.Opened, header: transport.Header) -> int:

@@ -1,1 +1,0 @@
-"""LoRaWAN: what meters send through a network server."""
