@@ -51,7 +51,7 @@ class FolderBlobs:
     def put(self, data: bytes) -> str:
         address = address_of(data)
         path = self._path(address)
-        if path.exists():
+        if self._holds(path, len(data)):
             return address
         self._make(path.parent)
         descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
@@ -78,6 +78,13 @@ class FolderBlobs:
 
     def exists(self, address: str) -> bool:
         return self._path(address).exists()
+
+    def _holds(self, path: Path, size: int) -> bool:
+        """Say whether the file is there whole; one that is not is written again."""
+        try:
+            return path.stat().st_size == size
+        except FileNotFoundError:
+            return False
 
     def _path(self, address: str) -> Path:
         if len(address) != 64 or not set(address) <= set("0123456789abcdef"):

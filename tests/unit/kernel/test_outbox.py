@@ -1,0 +1,204 @@
+"""The outbox: events in the caller's transaction, days that come and go, a log put back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from cloud.kernel import log_upkeep, outbox
+from cloud.kernel.blobs import FolderBlobs
+from cloud.kernel.bus import Subscription
+from cloud.kernel.db import RELAY, Database
+from cloud.kernel.events import INLINE_BYTES_MAX, Event, EventType, json_event
+from cloud.kernel.postgres_bus import PostgresBus
+
+THING = EventType(name="thing.happened", version=1)
+CONTEXTS = ("metering", "operations", "kernel")
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> FolderBlobs:
+    return FolderBlobs(tmp_path / "blobs")
+
+
+def fact(n: int, pad: int = 0) -> Event:
+    new_id = outbox.new_ids(1_790_000_000_000_000)
+    body = {"n": n, "pad": "x" * pad}
+    return json_event(THING, body, id=new_id(), source="metering", time=17, key=n)
+
+
+def publish(database: Database, blobs: FolderBlobs, *events: Event) -> None:
+    with database.connect("metering") as connection:
+        outbox.publish(connection, events, blobs=blobs)
+
+
+def admin(database: Database, statement: str) -> list[tuple[object, ...]]:
+    with database.connect_admin() as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+@pytest.mark.parametrize("count", [0, 1, outbox.COPY_FROM_EVENTS - 1, outbox.COPY_FROM_EVENTS, 500])
+def test_few_and_many_events_are_stored_alike(
+    database: Database, blobs: FolderBlobs, count: int
+) -> None:
+    events = [fact(n) for n in range(count)]
+
+    publish(database, blobs, *events)
+
+    rows = admin(database, "SELECT type, wire FROM metering.outbox ORDER BY xid, id")
+    assert rows == [(event.type, event.wire()) for event in events]
+
+
+def test_a_large_event_leaves_its_body_in_the_blob_store(
+    database: Database, blobs: FolderBlobs
+) -> None:
+    large = fact(1, pad=INLINE_BYTES_MAX)
+
+    publish(database, blobs, *[large] * outbox.COPY_FROM_EVENTS)
+
+    for (wire,) in admin(database, "SELECT wire FROM metering.outbox"):
+        assert isinstance(wire, bytes)
+        assert len(wire) < 300
+        assert Event.received(wire, blobs.get) == large
+
+
+def test_the_relay_may_read_the_outbox_and_nothing_else(
+    database: Database, blobs: FolderBlobs
+) -> None:
+    publish(database, blobs, fact(1))
+    with database.connect(RELAY) as relay:
+        relay.autocommit = True
+        assert relay.execute("SELECT count(*) FROM metering.outbox").fetchone() == (1,)
+        for forbidden in (
+            "DELETE FROM metering.outbox",
+            "SELECT * FROM metering.inbox",
+            "SELECT * FROM metering.dead_letter",
+            "SELECT metering.outbox_make_partitions(current_date, 9)",
+            "SELECT metering.outbox_drop_partitions(current_date, '9', 9)",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                relay.execute(forbidden.encode())
+
+
+def days(database: Database) -> list[str]:
+    """Return the days that have a partition, as offsets from today."""
+    rows = admin(
+        database,
+        "SELECT (to_date(right(relname, 8), 'YYYYMMDD') - current_date)::text FROM pg_class"
+        " WHERE relnamespace = 'metering'::regnamespace AND relname ~ '^outbox_[0-9]{8}$'"
+        " ORDER BY relname",
+    )
+    return [str(row[0]) for row in rows]
+
+
+def ignore(connection: psycopg.Connection[tuple[object, ...]], events: Sequence[Event]) -> None:
+    del connection, events
+
+
+CONSUMERS = [
+    Subscription(
+        consumer=consumer, name="kept", types=frozenset({"thing.happened"}), handler=ignore
+    )
+    for consumer in ("operations", "kernel")
+]
+
+
+def test_the_coming_days_are_made_once(database: Database) -> None:
+    assert days(database) == ["0", "1", "2"]
+
+    log_upkeep.keep(database, ["metering"], CONSUMERS)
+
+    assert days(database) == ["0", "1", "2"]
+
+
+def test_a_day_goes_when_every_consumer_is_past_it(database: Database, blobs: FolderBlobs) -> None:
+    with database.connect("metering") as connection:
+        connection.execute("SELECT outbox_make_partitions(current_date - 6, 6)")
+        connection.commit()
+        for age in (6, 5, 4, 1):
+            wire = fact(age).wire()
+            connection.execute(
+                "INSERT INTO outbox (day, type, wire) VALUES (current_date - %s, %s, %s)",
+                (age, "thing.happened", wire),
+            )
+            connection.commit()
+    bus = PostgresBus(database, blobs, sources=["metering"])
+
+    bus.run_once(CONSUMERS[:1])
+    assert log_upkeep.keep(database, ["metering"], CONSUMERS) == 0, "one never began"
+    bus.run_once(CONSUMERS)
+    assert log_upkeep.keep(database, ["metering"], CONSUMERS) == 3
+
+    assert days(database) == ["-3", "-2", "-1", "0", "1", "2"]
+
+
+def test_a_day_stays_while_somebody_needs_it(database: Database, blobs: FolderBlobs) -> None:
+    with database.connect("metering") as connection:
+        connection.execute("SELECT outbox_make_partitions(current_date - 9, 9)")
+    bus = PostgresBus(database, blobs, sources=["metering"])
+    bus.run_once(CONSUMERS)
+    with database.connect("metering") as connection:
+        connection.execute(
+            "INSERT INTO outbox (day, type, wire) VALUES (current_date - 7, %s, %s)",
+            ("thing.happened", fact(1).wire()),
+        )
+
+    log_upkeep.keep(database, ["metering"], CONSUMERS)
+    assert days(database)[0] == "-7"
+    bus.run_once(CONSUMERS)
+    log_upkeep.keep(database, ["metering"], CONSUMERS)
+
+    assert days(database)[0] == "-3"
+
+
+def test_publishing_works_without_a_partition_for_today(
+    database: Database, blobs: FolderBlobs
+) -> None:
+    admin(
+        database,
+        "DO $$ BEGIN EXECUTE 'DROP TABLE metering.outbox_' || to_char(current_date, 'YYYYMMDD');"
+        " END $$",
+    )
+
+    publish(database, blobs, fact(1), fact(2))
+    log_upkeep.keep(database, ["metering"], CONSUMERS)
+
+    bus = PostgresBus(database, blobs, sources=["metering"])
+    assert bus.run_once(CONSUMERS) == 4
+
+
+def test_a_restored_log_goes_on_where_its_readers_were(
+    database: Database, blobs: FolderBlobs
+) -> None:
+    handled: list[int] = []
+    consumer = Subscription(
+        consumer="operations",
+        name="kept",
+        types=frozenset({"thing.happened"}),
+        handler=lambda _, events: handled.extend(event.body()["n"] for event in events),
+    )
+    bus = PostgresBus(database, blobs, sources=["metering"])
+    with database.connect("metering") as early:
+        outbox.publish(early, [fact(1)], blobs=blobs)  # a lower xid, a higher id than the next
+        publish(database, blobs, fact(2))
+        early.commit()
+    bus.run_once([consumer])
+    publish(database, blobs, fact(3), fact(4))
+    # The dump is loaded into a cluster whose transaction ids are far behind those in it.
+    ahead = "xid = (xid::text::bigint + 4000000000)::text::xid8"
+    admin(database, f"UPDATE metering.outbox SET {ahead}")
+    admin(database, f"UPDATE operations.inbox SET {ahead} WHERE xid <> '0'")
+    assert bus.run_once([consumer]) == 0, "the restored events are above the horizon"
+
+    for _ in range(2):
+        with database.connect_admin() as administrator:
+            log_upkeep.rebase(administrator, CONTEXTS)
+    publish(database, blobs, fact(5))
+    bus.run_once([consumer])
+
+    assert sorted(handled[:2]) == [1, 2]
+    assert handled[2:] == [3, 4, 5]
