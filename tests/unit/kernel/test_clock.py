@@ -30,6 +30,7 @@ class Wall:
     def now_us(self) -> int:
         return self.us
 
+    @property
     def speed(self) -> float:
         return 1.0
 
@@ -56,7 +57,7 @@ def test_simulated_time_runs_at_its_speed(file: Path) -> None:
     clock.write_course(file, Course(wall_us=wall.us, sim_us=clock.to_us(NOON), speed=60))
     city = FileClock(file, wall)
 
-    assert (city.now(), city.speed()) == (NOON, 60)
+    assert (city.now(), city.speed) == (NOON, 60)
     wall.us += 10 * SECOND_US
     assert city.now() == NOON + timedelta(minutes=10)
 
