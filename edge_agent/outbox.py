@@ -258,6 +258,10 @@ class Outbox:
         with _Transaction(self._db):
             self._db.executemany("DELETE FROM checkpoint WHERE name = ?", [(n,) for n in names])
 
+    def integrity(self) -> str:
+        """Return "ok", or what SQLite finds wrong with the file."""
+        return "; ".join(str(found) for (found,) in self._db.execute("PRAGMA integrity_check"))
+
     def rejected(self) -> dict[str, int]:
         """Return how many of the newest refused rows carry each code."""
         counted = self._db.execute("SELECT code, count(*) FROM rejected GROUP BY code")

@@ -118,6 +118,7 @@ def connected(link: Link, *, now_s: float) -> Link:
         sent=link.acked,
         deadline_s=now_s,
         unanswered=0,
+        waiting_s=now_s if link.head > link.acked else None,
     )
 
 
