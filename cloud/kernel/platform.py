@@ -19,6 +19,7 @@ from cloud.kernel.keyvault import KeyVault
 from decoders.value import value
 
 POOL_CONNECTIONS = 8  # for each context; more than two cores can use, fewer than the threads
+POOL_WAIT_S = 5.0  # then the caller is told to try again
 
 Check = Callable[[], None]  # raises when the part is not ready
 
@@ -34,7 +35,9 @@ class Pools:
     def of(self, context: str) -> ConnectionPool[Connection]:
         with self._lock:
             if context not in self._held:
-                self._held[context] = self._database.pool(context, POOL_CONNECTIONS)
+                pool = self._database.pool(context, POOL_CONNECTIONS)
+                pool.timeout = POOL_WAIT_S
+                self._held[context] = pool
             return self._held[context]
 
     def close(self) -> None:

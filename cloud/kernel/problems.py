@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -135,8 +136,11 @@ def _http(_: Request, error: Exception) -> JSONResponse:
     return answer(Problem(kind, headers=dict(error.headers or {})))
 
 
-def unexpected(error: Exception) -> JSONResponse:
-    """Log what no code expected; tell the caller only how to report it."""
+def failed(error: Exception) -> JSONResponse:
+    """Log what no code expected; tell the caller only how to report it, or to try again."""
+    if isinstance(error, psycopg.OperationalError):  # also: no connection of the pool in time
+        log.error("database_unavailable", error=str(error))
+        return answer(Problem(UNAVAILABLE, headers={"Retry-After": "5"}))
     log.failure("request_failed", error)
     return answer(
         Problem(UNEXPECTED, detail="Si se repite, reporte el código de seguimiento (trace_id).")

@@ -51,6 +51,7 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "geolocation=(), camera=(), microphone=()",
 }
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 _RESERVED = ("api/", "oidc/", ".well-known/")
 
 _requests = telemetry.counter(
@@ -94,39 +95,50 @@ class Envelope:
         caller = telemetry.parse(Headers(scope=scope).get("traceparent"))
         with telemetry.carrying(caller):
             try:
-                await self._guarded(scope, receive, send_with_headers)
+                if scope["method"] not in _WITHOUT_BODY:
+                    receive = await _whole_body(scope, receive)
+                await self._app(scope, receive, send_with_headers)
+            except Problem as problem:
+                await problems.answer(problem)(scope, receive, send_with_headers)
             except Exception as error:
-                answer = problems.unexpected(error)
                 if status:
                     raise  # too late for another answer: the server cuts the connection
+                answer = problems.failed(error)
                 await answer(scope, receive, send_with_headers)
         route = route_label(scope)
         _requests.labels(scope["method"], route, str(status)).inc()
         _seconds.labels(route).observe(time.monotonic() - started)
-
-    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        declared = Headers(scope=scope).get("content-length", "0")
-        too_large = problems.answer(Problem(problems.TOO_LARGE))
-        if not declared.isdecimal() or int(declared) > BODY_BYTES_MAX:
-            await too_large(scope, receive, send)
-            return
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > BODY_BYTES_MAX:
-                raise Problem(problems.TOO_LARGE)
-            return message
-
-        await self._app(scope, counted, send)
 
     def _complete(self, scope: Scope, headers: MutableHeaders) -> None:
         for name, text in self._headers.items():
             headers.setdefault(name, text)
         if scope["path"].startswith(("/api/", "/oidc/")):
             headers.setdefault("cache-control", "no-store")
+
+
+async def _whole_body(scope: Scope, receive: Receive) -> Receive:
+    """Read the body, bounded, before any code of a route runs; return what gives it again.
+
+    Raises `Problem` 413 by the length declared, or as soon as more has come.
+    """
+    declared = Headers(scope=scope).get("content-length", "0")
+    if not declared.isdecimal() or int(declared) > BODY_BYTES_MAX:
+        raise Problem(problems.TOO_LARGE)
+    body, more = bytearray(), True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            break  # the caller left: the route will see it
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > BODY_BYTES_MAX:
+            raise Problem(problems.TOO_LARGE)
+    waiting: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+    async def again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return again
 
 
 def require_metrics_token(request: Request, settings: Settings) -> None:
