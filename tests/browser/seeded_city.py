@@ -1,8 +1,8 @@
 """A few meters with a past, sent through the real intake: what the pages of the tests show.
 
-Two LoRaWAN meters and one wM-Bus meter over ten days. The first has a hole in its data, a day
-that arrived late and a leak; the second is plain; the third is heard by two gateways. Two frames
-are refused: one damaged, one with a key that is not the meter's.
+Two LoRaWAN meters and one wM-Bus meter over eight days. The first has a hole in its data, half a
+day that arrived late and a leak; the second is plain; the third is heard by two gateways. Two
+frames are refused: one damaged, one with a key that is not the meter's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from decoders.uplink import Batch, Row, RowKind, encode_batch, pack_rows
 
 NOW = datetime(2026, 11, 20, 18, 20, tzinfo=UTC)  # 12:20 in Querétaro
 HOUR = timedelta(hours=1)
-HISTORY_H = 240
+HISTORY_H = 186
+EVERY_H = 2  # a row says the hours since the one before it, so that nothing else is late
 LEAK_H = 30
 LEAK_LPH = 45
 MINUTE_US = 60_000_000
@@ -71,12 +72,12 @@ def messages(end: int) -> Iterator[tuple[str, bytes, int]]:
     """Yield (gateway, message, received_at) of the whole past, oldest first."""
     hour_us = 3600 * 1_000_000
     sender = {gateway.id: Sender(gateway.id, end) for gateway in GATEWAYS}
-    for hours_ago in range(HISTORY_H, -1, -1):
+    for hours_ago in range(HISTORY_H, -1, -EVERY_H):
         at = end - hours_ago * hour_us
         rows = list(hour_of(at, hours_ago, end))
         late = 26 * hour_us if 96 <= hours_ago < 108 else 0
         yield sender["gw-cimatario"].message(rows, received_at=at + 4 * MINUTE_US + late)
-        if hours_ago % 6 == 0:
+        if hours_ago % 12 == 0:
             radio = [row for row in rows if row.kind == RowKind.WMBUS]
             yield sender["gw-centro"].message(radio, received_at=at + 5 * MINUTE_US)
     last = [*refused(end), leak(end)]
@@ -127,14 +128,14 @@ class Sender:
 def hour_of(at: int, hours_ago: int, end: int) -> Iterator[Row]:
     """Yield what one gateway hears in the minutes after a full hour."""
     yield profile(PLAIN_EUI, at, hours_ago)
-    if not 150 <= hours_ago < 160 or hours_ago == 150:  # its radio was covered
+    if not 120 <= hours_ago < 130:  # a car stood on it
         yield profile(LEAKING_EUI, at, hours_ago)
     yield telegram(at, hours_ago, key=RADIO_KEY)
 
 
 def profile(eui: int, at: int, hours_ago: int) -> Row:
-    """One hourly uplink. It repeats an hour only: a lost one leaves a gap, as tests want it."""
-    hours = range(hours_ago, min(hours_ago + 2, HISTORY_H + 2))
+    """One hourly profile. It repeats nothing: a lost one leaves a gap, as the tests want it."""
+    hours = range(hours_ago, hours_ago + EVERY_H)
     registers = [register_of(eui, one) for one in hours]
     return Row(
         seq=0,
@@ -153,7 +154,7 @@ def profile(eui: int, at: int, hours_ago: int) -> Row:
 def register_of(eui: int, hours_ago: int) -> int:
     """Return the whole litres of a meter: a household's day, and a leak on one of them."""
     total = 123_000
-    for ago in range(HISTORY_H + 1, hours_ago, -1):
+    for ago in range(HISTORY_H + EVERY_H, hours_ago, -1):
         local_hour = (12 - ago + 1) % 24
         awake = 38 if 6 <= local_hour < 9 else 24 if 18 <= local_hour < 22 else 9
         total += 0 if local_hour < 5 else awake + (ago * 7 + eui) % 13

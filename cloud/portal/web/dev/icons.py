@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -23,7 +24,17 @@ def main() -> None:
                 f"height:100vh}}svg{{width:{100 * scale}%}}</style>{drawing}"
             )
             page.screenshot(path=str(PUBLIC / f"{name}.png"), omit_background=True)
+        page = browser.new_page(viewport={"width": 32, "height": 32})
+        page.set_content(f"<style>body{{margin:0}}</style>{drawing}")
+        (PUBLIC / "favicon.ico").write_bytes(_icon(page.screenshot(omit_background=True), 32))
         browser.close()
+
+
+def _icon(png: bytes, size: int) -> bytes:
+    """Wrap a PNG as an .ico: what browsers ask for on pages that name no icon, the issuer's own."""
+    directory = struct.pack("<HHH", 0, 1, 1)
+    entry = struct.pack("<BBBBHHII", size, size, 0, 0, 1, 32, len(png), len(directory) + 16)
+    return directory + entry + png
 
 
 if __name__ == "__main__":

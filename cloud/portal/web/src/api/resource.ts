@@ -107,12 +107,14 @@ export function usePolling<T>(
     if (running.value && !document.hidden) timer = window.setTimeout(tick, wait)
   }
   async function tick(): Promise<void> {
+    window.clearTimeout(timer)
     await resource.load()
     wait = resource.problem.value ? Math.min(wait * 2, POLL_MS_MAX) : POLL_MS
     schedule()
   }
   function wake(): void {
     if (!document.hidden && running.value) void tick()
+    else window.clearTimeout(timer)
   }
 
   schedule()
