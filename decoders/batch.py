@@ -301,7 +301,11 @@ def _opened(
     for number, key in enumerate(keys or [None]):
         try:
             telegram = decode_wmbus(
-                payload, key=key, formats=formats, already_decrypted=already_decrypted
+                payload,
+                key=key,
+                formats=formats,
+                already_decrypted=already_decrypted,
+                names=False,
             )
             return telegram, number
         except WrongKey as error:

@@ -6,7 +6,7 @@ from decoders.drivers.registry import Reader, reader_for_dev_eui_prefix, reader_
 from decoders.errors import CrcMismatch, DecodeError, Unsupported, WrongKey
 from decoders.formats import FormatStore
 from decoders.ids import MeterId
-from decoders.meaning import said_by
+from decoders.meaning import NOTHING_NAMED, measured_by, named_by
 from decoders.reading import Integrity, Telegram
 from decoders.wmbus import compact, ell, link, records, transport
 
@@ -20,6 +20,7 @@ def decode_wmbus(
     key: bytes | None,
     formats: FormatStore,
     already_decrypted: bool = False,
+    names: bool = True,
 ) -> Telegram:
     """Decode a wireless M-Bus frame, with or without its link-layer checksums.
 
@@ -27,15 +28,14 @@ def decode_wmbus(
     formats            where compact layouts are looked up; nothing is learned here: hand
                        `Telegram.layout` of full frames to `Formats.learn`
     already_decrypted  the bytes were decrypted before they were kept, whatever the headers say
+    names              False leaves `fields` and `status` empty, which saves a third of the time
     Raises DecodeError and nothing else.
     """
     refused: DecodeError | None = None
     candidates = link.frames_in(frame)
     for candidate in candidates:
         try:
-            return _decode_frame(
-                candidate, key=key, formats=formats, already_decrypted=already_decrypted
-            )
+            return _decode_frame(candidate, key, formats, already_decrypted, names=names)
         except DecodeError as error:
             refused = refused or error
     assert refused is not None, "a link layer without candidates raises by itself"
@@ -76,7 +76,9 @@ def decode_lorawan(
     if header.compact:
         raise Unsupported(transport.LAYER, 0, "compact frames over LoRaWAN are not known to exist")
     found = records.split(header.records, at=header.records_at)
-    said = said_by(found, reader := reader_for_dev_eui_prefix(dev_eui >> 40))
+    reader = reader_for_dev_eui_prefix(dev_eui >> 40)
+    measured = measured_by(found, reader)
+    named = named_by(found, reader)
     meter = None if header.address is None else MeterId.from_wire(header.address)
     return Telegram(
         radio="lorawan",
@@ -87,11 +89,11 @@ def decode_lorawan(
         medium=None if meter is None else meter.medium,
         counter=f_cnt,
         integrity=integrity,
-        fields=said.fields,
-        status=said.status,
-        info_code=said.info_code,
-        register_l=said.register_l,
-        series=said.series,
+        fields=named.fields,
+        status=named.status,
+        info_code=measured.info_code,
+        register_l=measured.register_l,
+        series=measured.series,
         checked=payload,
         layout=b"",
         records=found,
@@ -100,7 +102,12 @@ def decode_lorawan(
 
 
 def _decode_frame(
-    frame: link.Frame, *, key: bytes | None, formats: FormatStore, already_decrypted: bool
+    frame: link.Frame,
+    key: bytes | None,
+    formats: FormatStore,
+    already_decrypted: bool,
+    *,
+    names: bool,
 ) -> Telegram:
     opened = ell.open_frame(frame, key=key, already_decrypted=already_decrypted)
     header = transport.read_header(
@@ -120,7 +127,8 @@ def _decode_frame(
         found = records.split(header.records, at=header.records_at)
     meter = MeterId.from_wire(header.address or opened.address or frame.address)
     reader = reader_for_meter(meter)
-    said = said_by(found, reader)
+    measured = measured_by(found, reader)
+    named = named_by(found, reader) if names else NOTHING_NAMED
     return Telegram(
         radio="wmbus",
         radio_id=frame.address,
@@ -130,11 +138,11 @@ def _decode_frame(
         medium=meter.medium,
         counter=_counter(opened, header),
         integrity=_integrity(frame, opened, header),
-        fields=said.fields,
-        status=said.status,
-        info_code=said.info_code,
-        register_l=said.register_l,
-        series=said.series,
+        fields=named.fields,
+        status=named.status,
+        info_code=measured.info_code,
+        register_l=measured.register_l,
+        series=measured.series,
         checked=frame.body,
         layout=b"" if header.compact else records.layout_of(found),
         records=found,

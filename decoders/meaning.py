@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from decoders.drivers.driver import InfoCode
 from decoders.drivers.registry import Reader
+from decoders.errors import Malformed
 from decoders.reading import FieldValue
 from decoders.value import value
 from decoders.wmbus.data import (
@@ -19,7 +20,7 @@ from decoders.wmbus.data import (
     to_litres,
 )
 from decoders.wmbus.profile import read_profile, series_of
-from decoders.wmbus.records import Record
+from decoders.wmbus.records import LAYER, Record
 
 # Three bits of an info code say how long an alarm has lasted (Kamstrup's wM-Bus description).
 DURATIONS = (
@@ -35,44 +36,60 @@ DURATIONS = (
 
 
 @value
-class Said:
-    """The part of a `Telegram` that its records determine; fields as there."""
+class Named:
+    """Values by name and the alarms that are on; as in `Telegram`."""
 
     fields: dict[str, FieldValue]
     status: tuple[str, ...]
+
+
+@value
+class Measured:
+    """What is stored of a telegram, whatever its values are called; as in `Telegram`."""
+
     info_code: int | None
     register_l: int | None
     series: tuple[tuple[int, int], ...]
 
 
-def said_by(records: tuple[Record, ...], reader: Reader | None) -> Said:
-    """Name and convert every record. Raises Malformed for a profile that contradicts itself."""
+NOTHING_NAMED = Named(fields={}, status=())
+
+
+def named_by(records: tuple[Record, ...], reader: Reader | None) -> Named:
+    """Name and convert every record: as its driver says, else as the standard does."""
     fields: dict[str, FieldValue] = {}
     status: tuple[str, ...] = ()
-    info_code = register_l = None
     for record in records:
-        head = record.shape.head
         if reader is None:
             _add_standard(fields, record)
             continue
+        head = record.shape.head
         for field in reader.fields.get(head, ()):
             found = field.read(record)
             if found is not None:
                 fields[field.into] = found
         if head in reader.info_codes:
-            info_code = int.from_bytes(record.data, "little")
-            status = _add_alarms(fields, reader.info_codes[head], info_code)
-        if head == reader.register:
-            register_l = litres_of(record)
+            word = int.from_bytes(record.data, "little")
+            status = _add_alarms(fields, reader.info_codes[head], word)
+    return Named(fields=fields, status=status)
+
+
+def measured_by(records: tuple[Record, ...], reader: Reader | None) -> Measured:
+    """Find the register, its history and the alarm word.
+
+    Raises Malformed for a profile that contradicts itself or has no register to start from.
+    """
+    series = _series(records)
     if reader is None:
-        register_l = _standard_register(records)
-    return Said(
-        fields=fields,
-        status=status,
-        info_code=info_code,
-        register_l=register_l,
-        series=_series(records),
-    )
+        return Measured(info_code=None, register_l=_register(records, series), series=series)
+    info_code = register_l = None
+    for record in records:
+        head = record.shape.head
+        if head in reader.info_codes:
+            info_code = int.from_bytes(record.data, "little")
+        elif head == reader.register:
+            register_l = litres_of(record)
+    return Measured(info_code=info_code, register_l=register_l, series=series)
 
 
 def _add_alarms(fields: dict[str, FieldValue], code: InfoCode, word: int) -> tuple[str, ...]:
@@ -121,12 +138,11 @@ def _volumes(records: Iterable[Record]) -> Iterable[Record]:
             yield record
 
 
-def _standard_register(records: tuple[Record, ...]) -> int | None:
-    """The register now (storage 0), else the newest one that a series starts from."""
+def _register(records: tuple[Record, ...], series: tuple[tuple[int, int], ...]) -> int | None:
+    """The register now (storage 0), else the newest one of the series."""
     for record in _volumes(records):
         if record.shape.storage == 0:
             return litres_of(record)
-    series = _series(records)
     return series[0][1] if series else None
 
 
@@ -136,32 +152,39 @@ def _series(records: tuple[Record, ...]) -> tuple[tuple[int, int], ...]:
     A stored volume and the time of the same storage number make one point; an inverse compact
     profile of that storage number makes the earlier ones.
     """
-    instants = {
-        record.shape.storage: instant
-        for record in records
-        if record.shape.vib == b"\x6d" and (instant := instant_of(record)) is not None
-    }
-    if not instants:
+    instants: dict[int, int] = {}
+    profiles: list[Record] = []
+    for record in records:
+        meaning = record.shape.meaning
+        if meaning is None:
+            continue
+        if meaning.unit == "datetime" and not meaning.qualifiers:
+            instant = instant_of(record)
+            if instant is not None:
+                instants[record.shape.storage] = instant
+        elif meaning.profile and meaning.quantity == "volume":
+            profiles.append(record)
+    if not instants and not profiles:
         return ()
-    for base in _volumes(records):
+    bases = list(_volumes(records))
+    for profile in profiles:
+        if not any(_profiles(profile, base) for base in bases):
+            raise Malformed(LAYER, profile.at, "a profile without the register it starts from")
+    for base in bases:
         storage, meaning = base.shape.storage, base.shape.meaning
         digits = digits_of(base)
         if storage not in instants or digits is None or meaning is None:
             continue
         points: tuple[tuple[int, int], ...] = ((instants[storage], digits),)
-        for record in records:
-            if _profiles(record, base):
-                points = series_of(read_profile(record), base=digits, local_us=instants[storage])
+        for profile in profiles:
+            if _profiles(profile, base):
+                points = series_of(read_profile(profile), base=digits, local_us=instants[storage])
         return tuple((at, to_litres(raw, meaning.exponent)) for at, raw in points)
     return ()
 
 
 def _profiles(record: Record, base: Record) -> bool:
-    """Whether `record` is the inverse compact profile that leads back from `base`."""
-    shape, meaning = record.shape, record.shape.meaning
-    return (
-        meaning is not None
-        and meaning.profile
-        and shape.storage == base.shape.storage
-        and shape.vib[0] & 0x7F == base.shape.vib[0]
-    )
+    """Whether the inverse compact profile `record` leads back from `base`."""
+    shape = record.shape
+    same_unit = shape.vib[0] & 0x7F == base.shape.vib[0] & 0x7F
+    return shape.storage == base.shape.storage and same_unit

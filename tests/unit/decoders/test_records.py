@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from decoders.errors import DecodeError, Malformed, Truncated
-from decoders.meaning import said_by
+from decoders.meaning import measured_by, named_by
 from decoders.wmbus.data import date_of, decimal_of, instant_of, litres_of, text_of
 from decoders.wmbus.records import Record, join, layout_of, shape_of, split
 
@@ -164,17 +164,17 @@ def test_a_meter_that_no_driver_claims_still_says_its_standard_records() -> None
         bytes.fromhex("0413D2040000426C41374413E8030000046D0033183702FF2001000DFD11024142"), at=0
     )
 
-    said = said_by(records, None)
+    named, measured = named_by(records, None), measured_by(records, None)
 
-    assert said.register_l == 1234
-    assert said.fields == {
+    assert measured.register_l == 1234
+    assert named.fields == {
         "volume_m3": Decimal("1.234"),
         "date_storage1": "2026-07-01",
         "volume_storage1_m3": Decimal("1.000"),
         "datetime": "2024-07-24T19:00:00",
         "customer": "BA",
     }
-    assert said.series == ((19928 * 24 * US_PER_HOUR + 19 * US_PER_HOUR, 1234),)
+    assert measured.series == ((19928 * 24 * US_PER_HOUR + 19 * US_PER_HOUR, 1234),)
 
 
 def test_a_shape_reads_every_extension_byte() -> None:

@@ -227,6 +227,8 @@ def test_bytes_that_are_no_telegram_have_a_code(frame: bytes, code: str) -> None
         ("78446d003318374413030000004d9313036f0100", "malformed"),
         ("78446d003318374413030000004d931302", "truncated"),
         ("78" + "2f" * 300, "unsupported"),
+        # published by Kamstrup as one that must fail: a profile without its base value
+        ("78446d003318374d931322610100000003" + "00" * 28, "malformed"),
     ],
 )
 def test_a_lorawan_payload_that_is_none_of_ours_has_a_code(payload: str, code: str) -> None:
