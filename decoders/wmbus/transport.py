@@ -42,13 +42,13 @@ class Header:
 
     ci: int
     compact: bool
-    address: bytes | None
-    access_number: int | None
-    status: int | None
-    security_mode: int
-    fill_found: bool
     records: bytes
     records_at: int
+    address: bytes | None = None
+    access_number: int | None = None
+    status: int | None = None
+    security_mode: int = MODE_NONE
+    fill_found: bool = False
 
 
 def read_header(
@@ -76,9 +76,8 @@ def read_header(
         raise Truncated(LAYER, at + len(payload), f"CI {ci:02X} needs a header of {size} bytes")
     records, records_at = payload[1 + size :], at + 1 + size
     if size == _NONE:
-        return _header(ci, compact, records, records_at)
-    access, status = payload[size - 3], payload[size - 2]
-    config = payload[size - 1] | payload[size] << 8
+        return Header(ci=ci, compact=compact, records=records, records_at=records_at)
+    access, config = payload[size - 3], payload[size - 1] | payload[size] << 8
     own = payload[5:7] + payload[1:5] + payload[7:9] if size == _LONG else None
     mode, fill_found = config >> 8 & 0x1F, False
     if mode not in modes:
@@ -94,27 +93,13 @@ def read_header(
     return Header(
         ci=ci,
         compact=compact,
+        records=records,
+        records_at=records_at,
         address=own,
         access_number=access,
-        status=status,
+        status=payload[size - 2],
         security_mode=mode,
         fill_found=fill_found,
-        records=records,
-        records_at=records_at,
-    )
-
-
-def _header(ci: int, compact: bool, records: bytes, records_at: int) -> Header:
-    return Header(
-        ci=ci,
-        compact=compact,
-        address=None,
-        access_number=None,
-        status=None,
-        security_mode=MODE_NONE,
-        fill_found=False,
-        records=records,
-        records_at=records_at,
     )
 
 
