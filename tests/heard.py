@@ -23,10 +23,13 @@ from decoders.encode import (
     encode_wmbus,
     kamstrup_multical_records,
     local_us,
+    records_of,
     session_number,
 )
 from decoders.ids import MeterId
 from decoders.uplink import Ack, Batch, Lost, Row, RowFlag, RowKind
+from decoders.wmbus.link import Form
+from decoders.wmbus.records import Record
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -36,13 +39,14 @@ NOON = 1_780_315_200 * SECOND  # 2026-06-01 12:00 UTC
 QUERETARO = Administration(code="queretaro", name="Querétaro")
 CST_S = QUERETARO.meter_clock_offset_s
 EUI = 0x0013_EA00_0000_0000
+NO_FLAGS = RowFlag(0)
 KEY = bytes.fromhex("000102030405060708090A0B0C0D0E0F")
 
 
 def metering_on(
     database: Database, state: Path, *, gateways: Iterable[str] = ("cerro", "centro"), **how: Any
 ) -> Metering:
-    """A service on a fresh database with its gateways registered and a clock that stands at NOON."""
+    """A service on a fresh database, its gateways registered, its clock standing at NOON."""
     service = Metering(
         database,
         blobs=FolderBlobs(state / "blobs"),
@@ -101,12 +105,15 @@ def wmbus(
     key: bytes | None = KEY,
     compact: bool = False,
     access: int = 0,
-    flags: RowFlag = RowFlag(0),
+    flags: RowFlag = NO_FLAGS,
     info_code: int = 0,
+    records: Sequence[Record] | None = None,
+    form: Form = Form.FORMAT_B,
 ) -> Row:
-    """A telegram of a MULTICAL 21 as a row."""
+    """A telegram of a MULTICAL 21 as a row; `records` instead of those it usually sends."""
     frame = encode_wmbus(
-        kamstrup_multical_records(total_l=register_l, info_code=info_code),
+        records or kamstrup_multical_records(total_l=register_l, info_code=info_code),
+        form=form,
         meter=wmbus_meter(meter),
         session_number=session_number(
             session=1, minutes=heard_at // MINUTE & 0xFFFFFF, encrypted=key is not None
@@ -116,6 +123,11 @@ def wmbus(
         compact=compact,
     )
     return Row(seq=0, heard_at=heard_at, kind=RowKind.WMBUS, payload=frame, rssi=-80, flags=flags)
+
+
+def unheard_of(register_l: int) -> tuple[Record, ...]:
+    """Records in a layout that no driver ships: compact frames of it have to be taught."""
+    return records_of(bytes.fromhex("0413441302FF20"), {"0413": register_l, "4413": 0})
 
 
 def anomaly(meter: str, *, at: int, episode: str = "00" * 8, **says: Any) -> Row:

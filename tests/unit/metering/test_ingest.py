@@ -28,6 +28,7 @@ from tests.heard import (
     readings,
     report,
     rows_of,
+    unheard_of,
     wmbus,
     wmbus_meter,
 )
@@ -253,16 +254,24 @@ def test_a_compact_frame_is_read_by_the_layout_a_full_frame_taught(
     import_keys(service, str(wmbus_meter(5)))
     gateway = Gateway()
     gateway.hello(service)
-    teacher = wmbus(5, 90, heard_at=NOON + MINUTE, flags=RowFlag.TEACHES_FORMAT)
-    gateway.send(
-        service,
-        teacher,
-        wmbus(5, 100, heard_at=NOON + 2 * MINUTE, compact=True),
-        at=NOON + 3 * MINUTE,
-    )
+    at = NOON + MINUTE
+    teacher = wmbus(5, 0, heard_at=at, records=unheard_of(90), flags=RowFlag.TEACHES_FORMAT)
+    compact = wmbus(5, 0, heard_at=at + SECOND, records=unheard_of(100), compact=True)
+    gateway.send(service, teacher, compact, at=NOON + 3 * MINUTE)
 
     assert [litres for _, _, litres in readings(database)] == [100]
     assert len(rows_of(database, "SELECT layout FROM compact_formats")) == 1
+
+
+def test_what_one_worker_learned_another_reads(
+    service: Metering, database: Database, tmp_path: Path
+) -> None:
+    import_keys(service, str(wmbus_meter(5)))
+    compact = wmbus(5, 0, heard_at=NOON, records=unheard_of(100), compact=True)
+    with metering_on(database, tmp_path) as other:
+        assert Gateway("centro").send(other, compact).rejected == ((1, "unknown_signature"),)
+        Gateway("cerro").send(service, wmbus(5, 0, heard_at=NOON, records=unheard_of(90)))
+        assert other.replay(1).code is None
 
 
 def test_what_was_recorded_is_published_once_by_shard(

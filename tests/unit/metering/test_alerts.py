@@ -1,0 +1,122 @@
+"""Reports of gateways become alerts: one for each leak, whoever saw it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud.kernel.db import Database
+from cloud.metering.service import Metering
+from tests.heard import DAY, HOUR, NOON, Gateway, anomaly, eui, metering_on, published, rows_of
+
+METER = eui(1)
+ONE, TWO = "01" * 8, "02" * 8
+
+
+@pytest.fixture
+def service(database: Database, tmp_path: Path) -> Iterator[Metering]:
+    with metering_on(database, tmp_path) as made:
+        yield made
+
+
+def alerts(database: Database) -> list[tuple[Any, ...]]:
+    return rows_of(database, "SELECT kind, level, state FROM alerts ORDER BY alert_key")
+
+
+def told(database: Database) -> list[tuple[str, int]]:
+    bodies = [event.body() for event in published(database, "anomaly.detected")]
+    return [(body["state"], body["level"]) for body in bodies]
+
+
+def test_a_leak_opens_rises_and_closes_as_one_alert(service: Metering, database: Database) -> None:
+    gateway = Gateway()
+    gateway.send(service, anomaly(METER, at=NOON, episode=ONE))
+    gateway.send(service, anomaly(METER, at=NOON + DAY, episode=ONE, level=48, litres=600))
+    gateway.send(service, anomaly(METER, at=NOON + DAY + HOUR, episode=ONE, level=48))
+    gateway.send(
+        service, anomaly(METER, at=NOON + 30 * HOUR, episode=ONE, level=48, state="closed")
+    )
+
+    assert alerts(database) == [("continuous_flow", 48, "closed")]
+    assert told(database) == [("open", 24), ("open", 48), ("closed", 48)]
+    [(litres, closed)] = rows_of(
+        database, "SELECT litres, closed_at = to_timestamp(%s) FROM alerts", NOON / 1e6 + 30 * 3600
+    )
+    assert (litres, closed) == (600, True)
+
+
+def test_two_gateways_that_see_the_same_leak_make_one_alert(
+    service: Metering, database: Database
+) -> None:
+    Gateway("cerro").send(service, anomaly(METER, at=NOON, episode=ONE))
+    Gateway("centro").send(service, anomaly(METER, at=NOON + HOUR, episode=TWO))
+
+    assert alerts(database) == [("continuous_flow", 24, "open")]
+    assert told(database) == [("open", 24)]
+
+
+def test_the_first_gateway_that_sees_it_end_closes_it_and_the_other_does_not_reopen_it(
+    service: Metering, database: Database
+) -> None:
+    one, two = Gateway("cerro"), Gateway("centro")
+    one.send(service, anomaly(METER, at=NOON, episode=ONE))
+    two.send(service, anomaly(METER, at=NOON + HOUR, episode=TWO))
+    two.send(service, anomaly(METER, at=NOON + 2 * HOUR, episode=TWO, state="closed"))
+    one.send(service, anomaly(METER, at=NOON + 3 * HOUR, episode=ONE, level=48))
+
+    assert alerts(database) == [("continuous_flow", 24, "closed")]
+
+
+def test_a_burst_and_a_leak_of_one_meter_are_two_alerts(
+    service: Metering, database: Database
+) -> None:
+    Gateway().send(
+        service,
+        anomaly(METER, at=NOON, episode=ONE),
+        anomaly(METER, at=NOON, episode=TWO, kind="burst", level=0),
+    )
+
+    assert alerts(database) == [("continuous_flow", 24, "open"), ("burst", 0, "open")]
+
+
+def test_the_next_leak_of_a_meter_is_another_alert(service: Metering, database: Database) -> None:
+    gateway = Gateway()
+    gateway.send(service, anomaly(METER, at=NOON, episode=ONE))
+    gateway.send(service, anomaly(METER, at=NOON + HOUR, episode=ONE, state="closed"))
+    gateway.send(service, anomaly(METER, at=NOON + 3 * DAY, episode=TWO))
+
+    assert [state for _, _, state in alerts(database)] == ["closed", "open"]
+
+
+def test_a_backlog_about_last_week_does_not_close_todays_leak(
+    service: Metering, database: Database
+) -> None:
+    Gateway("cerro").send(service, anomaly(METER, at=NOON, episode=ONE))
+    Gateway("centro").send(
+        service,
+        anomaly(METER, at=NOON - 7 * DAY, episode=TWO),
+        anomaly(METER, at=NOON - 6 * DAY, episode=TWO, state="closed"),
+    )
+
+    assert alerts(database) == [("continuous_flow", 24, "open")]
+
+
+def test_an_end_whose_beginning_was_lost_is_still_told(
+    service: Metering, database: Database
+) -> None:
+    Gateway().send(service, anomaly(METER, at=NOON, episode=ONE, state="closed"))
+
+    assert told(database) == [("closed", 24)]
+
+
+def test_an_alert_sent_twice_is_one(service: Metering, database: Database) -> None:
+    gateway = Gateway()
+    gateway.hear(anomaly(METER, at=NOON, episode=ONE))
+    message = gateway.message()
+    service.ingest(message, "cerro", NOON)
+    service.ingest(message, "cerro", NOON)
+
+    assert told(database) == [("open", 24)]
