@@ -67,16 +67,21 @@ class GatewayConfig:
 QUERETARO = Administration(code="queretaro", name="Querétaro")
 
 
+def secret() -> Any:  # noqa: ANN401  what `field` is declared to return
+    """Declare a setting that is never shown: not in logs, not in a traceback's repr."""
+    return field(default=None, repr=False, metadata={"secret": True})
+
+
 @value
 class Settings:
     """What one process was told. Instances are complete: no default is filled in later."""
 
     state: Path
     env: Environment = "development"
-    database_url: str | None = field(default=None, metadata={"secret": True})
+    database_url: str | None = secret()
     broker_url: str = "mqtt://127.0.0.1:1883"
     broker_user: str | None = None
-    broker_password: str | None = field(default=None, metadata={"secret": True})
+    broker_password: str | None = secret()
     broker_embedded: bool = False  # the broker is the one that `up` starts
     http_host: str = "127.0.0.1"
     http_port: int = 0  # 0: a free one, written to endpoints.json
@@ -87,7 +92,7 @@ class Settings:
     roles_claim: str = "roles"  # dotted path; Keycloak: realm_access.roles
     administrations_claim: str = "administrations"
     kek_file: Path | None = None  # None: <state>/keys/kek.json
-    metrics_token: str | None = field(default=None, metadata={"secret": True})
+    metrics_token: str | None = secret()
     clock: str = "system"  # or file:<path>, which field_sim writes
     administrations: tuple[Administration, ...] = (QUERETARO,)
     gateways: tuple[GatewayConfig, ...] = ()

@@ -195,6 +195,11 @@ def _refusals() -> Iterator[None]:
 
 @contextmanager
 def _database(settings: Settings) -> Iterator[Database]:
+    """Open the database of our own issuer; there is nothing of it when the issuer is another."""
+    if not settings.local_issuer:
+        raise console.CommandFailed(
+            f"los usuarios y las llaves son de {settings.issuer}", code="issuer_elsewhere"
+        )
     with open_server(settings) as server:
         database = Database(server.dsn(), server.passwords_path)
         database.migrate([KERNEL])
@@ -208,11 +213,6 @@ def _kernel(settings: Settings) -> Iterator[Connection]:
 
 
 def _issuer(settings: Settings, database: Database) -> Issuer:
-    if not settings.local_issuer:
-        raise console.CommandFailed(
-            f"los usuarios y llaves son de {settings.issuer}", code="issuer_elsewhere"
-        )
-
     wall = SystemClock()
     keys = LocalKeys(
         lambda: database.connect("kernel"), open_vault(settings), wall.now, time.monotonic

@@ -10,7 +10,10 @@ for everybody says so with `Depends(public)`; a route that says neither fails a 
 
 from __future__ import annotations
 
-from fastapi import Request
+from typing import Annotated
+
+from fastapi import Request, Security
+from fastapi.security import OpenIdConnect
 
 from cloud.kernel import telemetry
 from cloud.kernel.auth.principal import Principal, Role
@@ -20,6 +23,9 @@ from cloud.kernel.problems import FORBIDDEN, UNAUTHENTICATED, UNAVAILABLE, Probl
 log = telemetry.logger(__name__)
 _refused = telemetry.counter("aquacis_auth_refused_total", "Requests refused, by reason", "reason")
 
+# Tells the API's description how to sign in; `authenticated` does the checking.
+_scheme = OpenIdConnect(openIdConnectUrl="/.well-known/openid-configuration", auto_error=False)
+
 
 class Guard:
     """A FastAPI dependency that lets the given roles in; `roles` is read by the route test."""
@@ -27,7 +33,7 @@ class Guard:
     def __init__(self, roles: frozenset[Role]) -> None:
         self.roles = roles
 
-    def __call__(self, request: Request) -> Principal:
+    def __call__(self, request: Request, _: Annotated[str | None, Security(_scheme)]) -> Principal:
         principal = authenticated(request)
         if not principal.has_any(self.roles):
             _refused.labels("role").inc()

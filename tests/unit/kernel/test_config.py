@@ -118,6 +118,7 @@ def test_secrets_are_masked_when_shown(tmp_path: Path) -> None:
     shown = json.dumps(config.shown(settings))
 
     assert "planted" not in shown
+    assert "planted" not in repr(settings)
     assert "postgresql://aquacis:***@db/aquacis" in shown
     for secret in ("planted-one", "planted-two", "planted-three"):
         assert secret in config.secrets_of(settings)
