@@ -26,6 +26,11 @@ CLOUD_PYTHON = (3, 11)
 EDGE_PYTHON = (3, 10)
 SCRIPTS = {"aquacis": "cloud.__main__", "aquacis-edge": "edge_agent.__main__"}
 VERMIN = ("-q", "-t=3.10-", "--eval-annotations", "--no-tips", "--violations")
+SYSTEM_AUTHORITIES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+)
 LOCKS = {"cloud": CLOUD_PYTHON, "edge": EDGE_PYTHON, "node": CLOUD_PYTHON}
 
 USAGE = """\
@@ -160,14 +165,19 @@ def become(*command: str) -> NoReturn:
 
 
 def node_variables() -> dict[str, str]:
-    """Return a PATH on which `node` and `npm` are: the machine's, or a wheel's."""
-    path = os.environ.get("PATH", os.defpath)
+    """Return what `node` and `npm` need: a PATH that has them (the machine's, or a wheel's) and
+    the authorities this machine trusts, since Node.js brings a list of its own.
+    """
+    variables = {"PATH": os.environ.get("PATH", os.defpath)}
+    authorities = next((f for f in SYSTEM_AUTHORITIES if os.path.exists(f)), None)
+    if authorities and "NODE_EXTRA_CA_CERTS" not in os.environ:
+        variables["NODE_EXTRA_CA_CERTS"] = authorities
     use_wheel = os.environ.get("AQUACIS_NODE") == "wheel"
-    if not use_wheel and shutil.which("node") and shutil.which("npm"):
-        return {"PATH": path}
-    home = environment("node")
-    assert home is not None
-    return {"PATH": f"{home / 'bin'}{os.pathsep}{path}"}
+    if use_wheel or not (shutil.which("node") and shutil.which("npm")):
+        home = environment("node")
+        assert home is not None
+        variables["PATH"] = f"{home / 'bin'}{os.pathsep}{variables['PATH']}"
+    return variables
 
 
 def web() -> int:
