@@ -28,7 +28,7 @@ def decode_lines(
     keys: Mapping[bytes, bytes],
     already_decrypted: bool,
     explain: bool,
-    out: TextIO = sys.stdout,
+    out: TextIO | None = None,
 ) -> int:
     """Decode every line of `file` ("-": standard input). Returns 1 when one could not be read."""
     if file == "-":
@@ -42,7 +42,7 @@ def _decode(
     keys: Mapping[bytes, bytes],
     already_decrypted: bool,
     explain: bool,
-    out: TextIO,
+    out: TextIO | None,
 ) -> int:
     formats, result = known_formats(), EXIT_OK
     for number, line in enumerate(lines, start=1):
@@ -118,5 +118,5 @@ def _plain(given: object) -> object:
     return given
 
 
-def _print(said: Mapping[str, object], out: TextIO) -> None:
+def _print(said: Mapping[str, object], out: TextIO | None) -> None:
     print(json.dumps(said, ensure_ascii=False), file=out, flush=True)

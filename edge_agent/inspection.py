@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
 from typing import Final, TextIO
 
 from decoders.uplink import RowKind
@@ -16,7 +15,7 @@ from edge_agent.wiring import OUTBOX_FILE
 EXIT_OK: Final = 0
 
 
-def show(config: Config, *, as_json: bool, out: TextIO = sys.stdout) -> int:
+def show(config: Config, *, as_json: bool, out: TextIO | None = None) -> int:
     """Print the summary. Raises OutboxUnusable where there is no outbox."""
     path = config.state / OUTBOX_FILE
     if not path.exists():

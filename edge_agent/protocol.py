@@ -160,6 +160,7 @@ def acknowledged(
         greeted=link.connected,
         credit=ack.credit,
         unanswered=max(0, link.unanswered - 1),
+        attempt=link.attempt if link.greeted else 0,
     )
     unreadable = next((code for seq, code in ack.rejected if seq == 0), None)
     if unreadable is not None:
@@ -194,7 +195,8 @@ def next_message(
         if now_s < link.deadline_s:
             return link, None
         return _waiting_longer(link, now_s=now_s, pace=pace, chance=chance), hello
-    if link.sent > link.acked and now_s >= link.deadline_s:
+    unanswered = link.sent > link.acked or (link.probe and link.unanswered)
+    if unanswered and now_s >= link.deadline_s:
         link = _waiting_longer(link, now_s=now_s, pace=pace, chance=chance)
         link = replace(link, sent=link.acked, waiting_s=now_s - pace.linger_s, unanswered=0)
     rows = _rows_to_send(link, now_s=now_s, pace=pace)
@@ -240,7 +242,8 @@ def _refused(
     if probe == 0 or was_last:
         probe = max(1, (min(link.said, probe) if probe else link.said or pace.batch_rows) // 2)
     link, effects = _rewound(link, ack.resend_from, now_s=now_s, pace=pace, again=True)
-    return replace(link, probe=probe), effects
+    deadline_s = now_s + _patience_s(link.attempt, pace, chance)
+    return replace(link, probe=probe, deadline_s=deadline_s), effects
 
 
 def _rewound(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +31,7 @@ KEY: Final = bytes.fromhex("28F64A24988064A079AA2C807D6102AE")
 PROFILE: Final = bytes.fromhex("78446D003318374413030000004D9313226101000000030000" + "00" * 26)
 
 
-def run(*, as_json: bool, out: TextIO = sys.stdout) -> int:
+def run(*, as_json: bool, out: TextIO | None = None) -> int:
     """Run every check and say how it went. Returns the exit code."""
     results: dict[str, str] = {}
     for name, check in CHECKS.items():

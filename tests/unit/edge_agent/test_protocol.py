@@ -218,6 +218,25 @@ def test_a_message_that_cannot_be_read_is_halved_until_one_row_is_alone_and_give
     assert talk.link.probe == 0
 
 
+def test_an_answer_that_was_lost_does_not_hold_up_the_search_for_a_bad_row() -> None:
+    talk = greeted(1)
+    talk.now_s += PACE.heartbeat_s
+    talk.link = connected(talk.link, now_s=talk.now_s)
+    talk.said()
+    talk.hear(0)
+    talk.now_s += PACE.heartbeat_s
+    assert talk.said() == Publish(first=1, rows=1)
+    talk.link = published(
+        talk.link, last=0, rows=0, now_s=talk.now_s, pace=PACE, chance=0.5
+    )  # a hello whose answer will never come
+
+    talk.hear(0, rejected=((0, "uplink_malformed"),), resend_from=1)
+    assert talk.said() is None
+    talk.now_s += 15
+
+    assert talk.said() == Publish(first=1, rows=1)
+
+
 def test_a_version_that_the_cloud_does_not_know_yet_is_waited_for() -> None:
     talk = greeted(20)
     talk.said()
@@ -225,7 +244,7 @@ def test_a_version_that_the_cloud_does_not_know_yet_is_waited_for() -> None:
     talk.hear(0, rejected=((0, "uplink_version"),))
 
     assert talk.said() is None
-    talk.now_s += 15
+    talk.now_s += 25
     assert talk.said() == Publish(first=1, rows=0)
     assert talk.effects == []
 
