@@ -8,16 +8,21 @@ from fastapi import APIRouter, Depends
 
 from cloud.kernel.auth.guard import signed_in
 from cloud.kernel.auth.principal import Principal
+from cloud.kernel.web import OpenPlatform
 
 router = APIRouter(prefix="/api/v1", tags=["sign-in"])
 
 
 @router.get("/me")
-def me(principal: Annotated[Principal, Depends(signed_in)]) -> dict[str, Any]:
-    """The caller, their roles, and the administrations they may see."""
+def me(
+    principal: Annotated[Principal, Depends(signed_in)], platform: OpenPlatform
+) -> dict[str, Any]:
+    """The caller, their roles, and the administrations they may see, with their names."""
+    names = {each.code: each.name for each in platform.settings.administrations}
     return {
         "subject": principal.subject,
         "name": principal.name,
         "roles": sorted(principal.roles),
         "administrations": list(principal.administrations),
+        "administration_names": {code: names[code] for code in principal.administrations},
     }

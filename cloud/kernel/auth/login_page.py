@@ -11,28 +11,34 @@ from urllib.parse import urlencode
 COOKIE = "aquacis_login"
 STYLE_PATH = "/oidc/estilo.css"
 
+# The colours of cloud/portal/web/src/styles/tokens.css.
 STYLE = """\
-:root { color-scheme: light dark; font-family: system-ui, sans-serif; line-height: 1.5;
-  --ink: #10243a; --paper: #f3f7fa; --card: #fff; --line: #6b7f92; --water: #00558c;
-  --alert: #a3161f; --alert-paper: #fdecec; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8f0f6; --paper: #0d1822; --card: #152432;
-  --line: #8ba0b3; --water: #7cc4f2; --alert: #ffb4b4; --alert-paper: #3a1a1d; } }
+:root { color-scheme: light dark; line-height: 1.5;
+  font-family: 'Public Sans', ui-sans-serif, system-ui, 'Segoe UI', Roboto, sans-serif;
+  --ground: #f6f4f0; --surface: #fff; --ink: #12262c; --muted: #52646a; --edge: #868f91;
+  --agua: #0d5c6e; --on-agua: #fff; --down: #a8231c; --down-soft: #fbe0dd; --focus: #0b63ce; }
+@media (prefers-color-scheme: dark) { :root {
+  --ground: #0e171b; --surface: #162228; --ink: #e9eff1; --muted: #9fb2b9; --edge: #6f848c;
+  --agua: #6dcbdb; --on-agua: #0e171b; --down: #ffb4ab; --down-soft: #3b1d1b;
+  --focus: #8fc2ff; } }
 * { box-sizing: border-box; }
 body { margin: 0; min-height: 100vh; display: grid; place-items: center; padding: 1rem;
-  background: var(--paper); color: var(--ink); }
-main { width: 100%; max-width: 24rem; padding: 2rem; background: var(--card);
-  border-top: 4px solid var(--water); border-radius: .5rem; box-shadow: 0 1px 4px #0003; }
-h1 { margin: 0 0 .25rem; font-size: 1.5rem; }
+  background: var(--ground); color: var(--ink); }
+main { width: 100%; max-width: 24rem; padding: 2rem; background: var(--surface);
+  border-radius: 14px; box-shadow: 0 1px 2px #12262c0f, 0 6px 20px #12262c0d; }
+.brand { display: flex; align-items: center; gap: .75rem; margin: 0 0 1.5rem; font-weight: 700; }
+h1 { margin: 0 0 1rem; font-size: 1.5rem; }
 p { margin: 0 0 1rem; }
-label { display: block; margin-top: 1rem; font-weight: 600; }
-input { width: 100%; padding: .65rem; font: inherit; color: inherit; background: transparent;
-  border: 1px solid var(--line); border-radius: .25rem; }
-button { width: 100%; margin-top: 1.5rem; padding: .75rem; font: inherit; font-weight: 600;
-  color: var(--card); background: var(--water); border: 0; border-radius: .25rem; cursor: pointer; }
-:focus-visible { outline: 3px solid var(--water); outline-offset: 2px; }
-.fault { padding: .75rem; border-left: 4px solid var(--alert); color: var(--alert);
-  background: var(--alert-paper); border-radius: .25rem; }
-.fault code { font-size: .85em; }
+a { color: var(--agua); }
+label { display: block; margin: 1rem 0 .4rem; font-weight: 600; }
+input { width: 100%; min-height: 2.75rem; padding: .5rem .75rem; font: inherit; color: inherit;
+  background: transparent; border: 1px solid var(--edge); border-radius: 9px; }
+button { width: 100%; min-height: 2.75rem; margin-top: 1.5rem; font: inherit; font-weight: 600;
+  color: var(--on-agua); background: var(--agua); border: 0; border-radius: 9px; cursor: pointer; }
+:focus-visible { outline: 3px solid var(--focus); outline-offset: 2px; }
+.fault { padding: .75rem 1rem; color: var(--down); background: var(--down-soft);
+  border-radius: 9px; }
+.fault code { font-size: .85em; white-space: nowrap; }
 """
 
 FAULTS = {
@@ -52,10 +58,12 @@ _SHELL = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title} · AquaCIS</title>
+<link rel="icon" href="/icon.svg">
 <link rel="stylesheet" href="{style}">
 </head>
 <body>
 <main>
+<p class="brand"><img src="/icon.svg" alt="" width="40" height="40">AquaCIS</p>
 {body}
 </main>
 </body>
@@ -64,7 +72,6 @@ _SHELL = """\
 
 _FORM = """\
 <h1>Iniciar sesión</h1>
-<p>AquaCIS</p>
 {fault}<form method="post" action="/oidc/authorize?{query}">
 <input type="hidden" name="csrf" value="{csrf}">
 <label for="name">Usuario</label>

@@ -197,7 +197,7 @@ function answer(path: string, q: URLSearchParams): unknown {
   const key = Number(id)
   const found = (q.get('q') ?? '').toLowerCase()
   if (path === '/me')
-    return { subject: 'u-1', name: 'Ana Ledesma', roles: ['supervisor', 'network'], administrations: [{ code: 'queretaro', name: 'Querétaro' }, { code: 'corregidora', name: 'Corregidora' }] }
+    return { subject: 'u-1', name: 'Ana Ledesma', roles: ['supervisor', 'network'], administrations: ['queretaro', 'corregidora'], administration_names: { queretaro: 'Querétaro', corregidora: 'Corregidora' } }
   if (path === '/pipeline') return pipeline()
   if (path === '/gateways') return page(gateways(), q)
   if (path === '/meters') return page(meters.filter((m) => m.name.toLowerCase().includes(found)), q)

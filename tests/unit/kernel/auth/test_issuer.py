@@ -50,6 +50,7 @@ def test_a_sign_in_gives_tokens_that_the_api_believes(browser: Browser) -> None:
         "name": "ana",
         "roles": ["clerk"],
         "administrations": ["queretaro"],
+        "administration_names": {"queretaro": "Querétaro"},
     }
 
 

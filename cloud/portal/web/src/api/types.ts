@@ -9,7 +9,8 @@ export interface Me {
   subject: string
   name?: string | null
   roles: string[]
-  administrations: { code: string; name: string }[]
+  administrations: string[]
+  administration_names: Record<string, string>
 }
 
 export interface MeterItem {

@@ -84,7 +84,7 @@ export function may(roles: readonly string[]): boolean {
 
 /** An administration as people call it; its code where nobody told its name. */
 export function administrationName(code: string): string {
-  return who.value?.administrations.find((known) => known.code === code)?.name ?? code
+  return who.value?.administration_names[code] ?? code
 }
 
 export function setMe(value: Me): void {
