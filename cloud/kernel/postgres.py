@@ -198,6 +198,8 @@ def _launch(
         folders.endpoint.unlink(missing_ok=True)
         disk.make_room_to_recover()
         user = choose_user(folders.data)
+        if user.switch and folders.home.parent.stat().st_uid == 0:
+            folders.home.parent.chmod(0o711)  # the state folder is ours; what is above it is not
         require_reachable(folders.home, user)
         programs = find_programs(folders.runtime, user)
         postgres_cluster.write_settings(folders, disk, settings)

@@ -141,7 +141,8 @@ def _run_initdb(folders: Folders, programs: Programs, password_file: Path) -> No
 def write_settings(folders: Folders, disk: Disk, extra: Mapping[str, str]) -> None:
     """Write the file that the server's configuration includes; `extra` wins."""
     settings = {**defaults(memory_bytes(), disk.free_bytes()), **extra}
-    lines = [f"{name} = '{setting}'" for name, setting in settings.items()]
+    quoted = {name: setting.replace("'", "''") for name, setting in settings.items()}
+    lines = [f"{name} = '{setting}'" for name, setting in quoted.items()]
     header = "# Written at every start. Your own settings: data/postgresql.conf, after the include."
     scratch = folders.settings.with_suffix(".new")
     scratch.write_text("\n".join([header, *lines, ""]))

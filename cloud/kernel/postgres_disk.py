@@ -70,10 +70,14 @@ class Disk:
         if self.free_bytes() < self.reserve.ballast_bytes + self.reserve.low_water_bytes:
             return False
         scratch = self.ballast.with_suffix(".new")
-        with scratch.open("wb") as file:
-            if self.reserve.ballast_bytes:
-                os.posix_fallocate(file.fileno(), 0, self.reserve.ballast_bytes)
-        scratch.rename(self.ballast)
+        try:
+            with scratch.open("wb") as file:
+                if self.reserve.ballast_bytes:
+                    os.posix_fallocate(file.fileno(), 0, self.reserve.ballast_bytes)
+            scratch.rename(self.ballast)
+        except OSError:  # somebody took the room meanwhile, or a quota says no
+            scratch.unlink(missing_ok=True)
+            return False
         return True
 
     def drop_ballast(self) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import ClassVar
 
 MEBIBYTE = 1 << 20
+LINES_TOLD = 12  # of a log, in an error
 
 
 class ServerError(Exception):
@@ -174,7 +175,11 @@ class ServerFailed(ServerError):
 
     def __init__(self, what: str, log_tail: str) -> None:
         super().__init__(
-            f"{what}; its last words: {log_tail.strip() or '(none)'}",
-            f"La base de datos no arrancó. Últimas líneas: {log_tail.strip() or '(ninguna)'}",
+            f"{what}; its last words: {_end(log_tail) or '(none)'}",
+            f"La base de datos no arrancó. Últimas líneas: {_end(log_tail) or '(ninguna)'}",
         )
         self.log_tail = log_tail
+
+
+def _end(log_tail: str) -> str:
+    return "\n".join(log_tail.strip().splitlines()[-LINES_TOLD:])

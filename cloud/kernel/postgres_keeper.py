@@ -6,8 +6,10 @@ this thread, which lives as long as the process that wants the server.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,7 +35,7 @@ PORT_ATTEMPTS = 20
 LOG_BYTES_MAX = 16 * MEBIBYTE
 _POLL_S = 0.02
 _WATCH_S = 0.5
-_TAIL_BYTES = 4000
+_TAIL_BYTES = 16_000
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +79,9 @@ class Keeper:
         except ServerError as error:
             self.failure = error
             _log.error("POSTGRES_FAILED", extra={"code": error.code, "reason": str(error)})
+        except OSError as error:  # its own files: a full disk, a folder taken away
+            self.failure = ServerFailed("the keeper of postgres failed", str(error))
+            _log.exception("POSTGRES_KEEPER_FAILED")
         finally:
             self._end()
             self._ready.set()
@@ -147,13 +152,12 @@ class Keeper:
             self._stop.wait(_WATCH_S * 2 ** (len(restarts) - 1))
             try:
                 self._launch()
-            except ServerError as error:  # counts as one more end
+            except (ServerError, OSError) as error:  # counts as one more end
                 _log.warning("POSTGRES_RESTART_FAILED", extra={"reason": str(error)})
 
     def _mind_disk(self) -> None:
         """Let the ballast go when the server died of a full disk; lay it again when it can."""
-        new_words = self._log_since(self._log_seen)
-        self._log_seen += len(new_words.encode())
+        new_words, self._log_seen = self._log_since(self._log_seen), self._log_size()
         died = any("PANIC" in line and "No space left" in line for line in new_words.splitlines())
         if died and self.disk.drop_ballast():
             _log.error("DISK_FULL", extra={"free_bytes": self.disk.free_bytes()})
@@ -172,21 +176,23 @@ class Keeper:
             process.send_signal(signal.SIGQUIT)
             process.wait()
 
+    def _log_size(self) -> int:
+        return self.folders.log.stat().st_size if self.folders.log.exists() else 0
+
     def _log_since(self, offset: int) -> str:
         """Return what the log gained since `offset`, at most its last `_TAIL_BYTES`."""
-        try:
-            with self.folders.log.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(offset, size - _TAIL_BYTES))
-                return file.read().decode(errors="replace")
-        except FileNotFoundError:
+        if not self.folders.log.exists():
             return ""
+        with self.folders.log.open("rb") as file:
+            file.seek(max(offset, self._log_size() - _TAIL_BYTES))
+            return file.read().decode(errors="replace")
 
     def _shorten_log(self) -> None:
         """Keep one old log. The server appends, so its file may be emptied under it."""
         log: Path = self.folders.log
-        if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
-            log.with_suffix(".log.1").write_bytes(log.read_bytes())
+        if self._log_size() > LOG_BYTES_MAX:
+            with contextlib.suppress(OSError):  # no room for the old one: then only the new
+                shutil.copyfile(log, log.with_suffix(".log.1"))
             os.truncate(log, 0)
             self._log_seen = 0
 
