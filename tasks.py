@@ -168,7 +168,7 @@ def node_variables() -> dict[str, str]:
     """Return what `node` and `npm` need: a PATH that has them (the machine's, or a wheel's) and
     the authorities this machine trusts, since Node.js brings a list of its own.
     """
-    variables = {"PATH": os.environ.get("PATH", os.defpath)}
+    variables = {"PATH": os.environ.get("PATH", os.defpath), "npm_config_update_notifier": "false"}
     authorities = next((f for f in SYSTEM_AUTHORITIES if os.path.exists(f)), None)
     if authorities and "NODE_EXTRA_CA_CERTS" not in os.environ:
         variables["NODE_EXTRA_CA_CERTS"] = authorities
