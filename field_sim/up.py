@@ -319,7 +319,7 @@ def main(given: Sequence[str] | None = None) -> int:
     except (UpFailed, BrokerFailed) as failed:
         print(f"up: {failed.message} [{failed.code}]", file=sys.stderr)
     except ServerError as failed:
-        print(f"up: {failed.spanish}", file=sys.stderr)
+        print(f"up: {failed.spanish} [{failed.code}]", file=sys.stderr)
     except ConfigurationInvalid as invalid:
         print(f"up: {invalid} [configuration_invalid]", file=sys.stderr)
     return 1
