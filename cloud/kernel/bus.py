@@ -184,9 +184,7 @@ class Reader:
         """Move the inbox row past events nobody here wants."""
         connection = self._connected()
         with connection.transaction():
-            position = self._lock(connection, partition)
-            if token > position:
-                self._move(connection, partition, token, 0)
+            position = self._move(connection, partition, token, 0)
         self._stored[partition] = max(token, position)
         self._skipped_at = time.monotonic()
 
@@ -227,23 +225,24 @@ class Reader:
         connection = self._connected()
         last = page.end if end == len(page.events) else page.token(end - 1)
         with connection.transaction():
-            position = self._lock(connection, partition)
+            position = self._move(connection, partition, last, end - begin)
             first = begin
             while first < end and page.token(first) <= position:  # delivered again
                 first += 1
+            if first > begin:
+                self._move(connection, partition, position, begin - first)  # counted too many
             if first < end:
                 events = newest(page.events[first:end], self._upcasters)
                 self._subscription.handler(connection, events)
-                self._move(connection, partition, last, end - first)
         self._stored[partition] = max(last, position)
-        self.handled += max(0, end - first)
+        self.handled += end - first
 
     def _bury(self, partition: str, page: Page, index: int, failure: Exception) -> None:
         """Keep an event as a dead letter and move past it, in one transaction."""
         connection = self._connected()
         token = page.token(index)
         with connection.transaction():
-            position = self._lock(connection, partition)
+            position = self._move(connection, partition, token, 0)
             if token > position:
                 letter = deadletter.record_event(
                     connection,
@@ -253,7 +252,6 @@ class Reader:
                     reason="".join(traceback.format_exception(failure)),
                     attempts=self._retry.attempts,
                 )
-                self._move(connection, partition, token, 0)
                 log.error(
                     "event_dead_lettered",
                     extra={
@@ -288,32 +286,37 @@ class Reader:
         assert row is not None
         return (row[0], row[1])
 
-    def _lock(self, connection: Connection, partition: str) -> Token:
-        """Take the inbox row and return its token.
+    def _move(self, connection: Connection, partition: str, token: Token, events: int) -> Token:
+        """Take the inbox row, move it to `token` unless it is further, return where it stood.
 
-        Raises `HeldElsewhere` when another reader has it, and `TryLater` when the row went back (a
-        restored backup): what this reader fetched may then start too late.
+        First in the transaction, so that one statement locks and moves; what fails afterwards
+        takes it back. Raises `HeldElsewhere` when another reader has the row, and `TryLater` when
+        it went back (a restored backup): what this reader fetched may then start too late.
         """
+        names = {"subscription": self._subscription.name, "partition": partition}
         row = connection.execute(
-            "SELECT xid::text::bigint, id FROM inbox WHERE subscription = %b AND partition = %b"
-            " FOR UPDATE SKIP LOCKED",
-            (self._subscription.name, partition),
-            prepare=True,
+            _MOVE, {**names, "xid": str(token[0]), "id": token[1], "events": events}, prepare=True
         ).fetchone()
         if row is None:
             raise HeldElsewhere
-        token = (row[0], row[1])
-        if token < self._stored[partition]:
-            raise TryLater(f"inbox {self._subscription.name}/{partition} went back to {token}")
-        return token
+        stood = (row[0], row[1])
+        if stood < self._stored[partition]:
+            raise TryLater(f"inbox {self._subscription.name}/{partition} went back to {stood}")
+        return stood
 
-    def _move(self, connection: Connection, partition: str, token: Token, handled: int) -> None:
-        connection.execute(
-            "UPDATE inbox SET xid = %b::text::xid8, id = %b, handled = handled + %b,"
-            " moved_at = now() WHERE subscription = %b AND partition = %b",
-            (str(token[0]), token[1], handled, self._subscription.name, partition),
-            prepare=True,
-        )
+
+_MOVE: Final = """
+UPDATE inbox i
+SET xid = CASE WHEN o.behind THEN %(xid)b::text::xid8 ELSE o.xid END,
+    id = CASE WHEN o.behind THEN %(id)b ELSE o.id END,
+    handled = i.handled + %(events)b, moved_at = now()
+FROM (SELECT subscription, partition, xid, id,
+             (xid, id) < (%(xid)b::text::xid8, %(id)b) AS behind FROM inbox
+      WHERE subscription = %(subscription)b AND partition = %(partition)b
+      FOR UPDATE SKIP LOCKED) o
+WHERE (i.subscription, i.partition) = (o.subscription, o.partition)
+RETURNING o.xid::text::bigint, o.id
+"""
 
 
 def newest(events: Sequence[Event], upcasters: Mapping[str, Upcaster]) -> Sequence[Event]:

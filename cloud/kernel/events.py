@@ -95,7 +95,7 @@ class Event:
         """
         if blob is not None:
             return head_of(self.attributes._replace(blob=blob))
-        if not self._wire:
+        if not self._wire:  # made here
             assert self._data is not None
             self._wire = head_of(self.attributes) + self._data
         return self._wire
