@@ -36,6 +36,9 @@ def step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect, ...]
     if isinstance(told, inputs.SourceChanged):
         state.reduction, effects = reduction.source_changed(state.reduction, told, now)
         return state, effects
+    if isinstance(told, inputs.ClockStepped):
+        state.reduction, effects = reduction.clock_stepped(state.reduction, told, now)
+        return state, effects
     if isinstance(told, inputs.Tick):
         state.reduction, effects = reduction.ticked(state.reduction, now)
         return state, (*effects, *_next_message(state, now, news=told.news))

@@ -115,6 +115,14 @@ class StreamRestarted:
     head: int
 
 
+@value
+class ClockStepped:
+    """Somebody set the gateway's clock: by so many µs, from the one instant to the other."""
+
+    from_at: int
+    to_at: int
+
+
 Input = (
     Heard
     | BadInput
@@ -126,6 +134,7 @@ Input = (
     | Committed
     | Published
     | StreamRestarted
+    | ClockStepped
 )
 
 

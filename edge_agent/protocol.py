@@ -9,8 +9,9 @@ A broker's PUBACK means nothing here.
 
 A message that the cloud cannot read as a whole comes back with its code under row number 0. Then
 one message at a time is sent, of half as many rows each time it is refused again; a row that is
-refused alone is given up: declared lost, but kept with its code. A version that the cloud does
-not know yet is waited for instead.
+refused alone is given up: declared lost, but kept with its code. Where that happens row after row
+it is the cloud that is ill, so it goes slower and slower. A version that the cloud does not know
+yet is waited for instead.
 
 All instants here are monotonic seconds: retries must not follow a clock that people set.
 """
@@ -53,6 +54,7 @@ class Link:
     rewound       the last `resend_from` obeyed, so that copies of that request are obeyed once
     unanswered    messages of this connection that no ack has answered yet
     probe         rows a message may have while the cloud refuses one; 0 = as many as usual
+    given_up      rows given up since the cloud last took one; rows rest until `rest_until_s`
     said          rows in the newest message, the last of them `said_last`
     """
 
@@ -72,6 +74,8 @@ class Link:
     rewound_s: float = 0.0
     unanswered: int = 0
     probe: int = 0
+    given_up: int = 0
+    rest_until_s: float = 0.0
     said: int = 0
     said_last: int = 0
 
@@ -174,7 +178,16 @@ def acknowledged(
     deadline_s = now_s + _patience_s(0, pace, chance)
     sent = max(link.sent, ack.upto)
     probe = link.probe * 2 if link.probe * 2 < pace.batch_rows else 0
-    link = replace(link, acked=ack.upto, sent=sent, attempt=0, deadline_s=deadline_s, probe=probe)
+    took_rows = link.said > 0 and ack.upto >= link.said_last
+    link = replace(
+        link,
+        acked=ack.upto,
+        sent=sent,
+        attempt=0,
+        deadline_s=deadline_s,
+        probe=probe,
+        given_up=0 if took_rows else link.given_up,
+    )
     return link, (Acknowledge(upto=ack.upto, rejected=ack.rejected),)
 
 
@@ -217,7 +230,7 @@ def _rows_to_send(link: Link, *, now_s: float, pace: Pace) -> int:
     beyond = max(link.sent, link.first - 1)
     in_flight = beyond - max(link.acked, link.first - 1)
     rows = min(link.head - beyond, link.credit - in_flight, pace.batch_rows)
-    if rows <= 0:
+    if rows <= 0 or now_s < link.rest_until_s:
         return 0
     if link.probe:
         return 0 if link.unanswered else min(rows, link.probe)
@@ -237,7 +250,9 @@ def _refused(
     if link.probe == 1 and was_last and link.said == 1:
         link, effects = _rewound(link, ack.resend_from, now_s=now_s, pace=pace, again=True)
         given_up = GiveUp(seq=link.said_last, code=code)
-        return replace(link, probe=2), (*effects, given_up)
+        rest_s = _patience_s(link.given_up - 1, pace, chance) if link.given_up else 0.0
+        link = replace(link, probe=2, given_up=link.given_up + 1, rest_until_s=now_s + rest_s)
+        return link, (*effects, given_up)
     probe = link.probe
     if probe == 0 or was_last:
         probe = max(1, (min(link.said, probe) if probe else link.said or pace.batch_rows) // 2)

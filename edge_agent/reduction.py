@@ -27,7 +27,16 @@ from decoders.uplink import MAX_PAYLOAD_BYTES, RowFlag, RowKind
 from decoders.value import value
 from edge_agent import leaks
 from edge_agent.caps import Caps, report
-from edge_agent.inputs import BadInput, Forget, Heard, Now, Settle, SourceChanged, Store
+from edge_agent.inputs import (
+    BadInput,
+    ClockStepped,
+    Forget,
+    Heard,
+    Now,
+    Settle,
+    SourceChanged,
+    Store,
+)
 from edge_agent.memory import NEW_METER, Meter, with_flow
 from edge_agent.outbox import Draft
 
@@ -112,6 +121,12 @@ def source_changed(
     _count(state, change.kind)
     said = {"kind": change.kind, "source": change.source, "reason": change.reason[:200]}
     return state, (Store(rows=(report(said, at=now.at),)),)
+
+
+def clock_stepped(state: State, step: ClockStepped, now: Now) -> tuple[State, tuple[Effect, ...]]:
+    """Report that the gateway's clock was set, so that the cloud need not guess it from offsets."""
+    said = {"kind": "clock_step", "from_at": step.from_at, "to_at": step.to_at}
+    return state, (_stored(state, (report(said, at=now.at),)),)
 
 
 def ticked(state: State, now: Now) -> tuple[State, tuple[Effect, ...]]:

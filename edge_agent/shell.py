@@ -34,6 +34,7 @@ TICKS_HEALTH_S: Final = 60.0  # a health line in the log
 RETRY_S: Final = 1.0  # after a commit that failed
 CATCH_UP_S: Final = 5.0  # at the end, for what the sources had read already
 FAREWELL_S: Final = 2.0  # at the end, for the last acks
+CLOCK_STEP_US: Final = 60_000_000  # less is slewing, or a process that was not scheduled
 SAMPLING: Final = random.SystemRandom()
 
 METER: Final = "m/"  # names of checkpoints
@@ -90,6 +91,7 @@ class Agent:
         self._committed = 0
         self._told = -1  # value of `_committed` in the newest message
         self._logged_s = float("-inf")
+        self._ahead_us = clock.now_us() - clock.ticks_us()
 
     def stop(self) -> None:
         """Ask the loop to finish; safe in a signal handler."""
@@ -126,6 +128,7 @@ class Agent:
 
     def _turn(self, timeout_s: float) -> None:
         group = self._gather(timeout_s)
+        self._watch_clock(group)
         self._commit(group)
         self._converse()
         self._report_health()
@@ -145,6 +148,16 @@ class Agent:
             given = self._inbox.get(0) or self._inbox.get(IDLE_S)
         return group
 
+    def _watch_clock(self, group: Group) -> None:
+        """Notice that the clock was set: it went otherwise than the one that nobody sets."""
+        ahead_us = self._clock.now_us() - self._clock.ticks_us()
+        step_us = ahead_us - self._ahead_us
+        if abs(step_us) >= CLOCK_STEP_US:
+            self._ahead_us = ahead_us
+            now = self._now()
+            self._log("clock_stepped", by_us=step_us)
+            self._take(inputs.ClockStepped(from_at=now.at - step_us, to_at=now.at), now, group)
+
     def _now(self) -> Now:
         return Now(at=self._clock.now_us(), wall_s=time.monotonic(), chance=SAMPLING.random())
 
@@ -156,9 +169,26 @@ class Agent:
             self._note_echo(given)
         elif isinstance(given, Heard | inputs.BadInput):
             group.heard += 1
-        self._state, effects = core.step(self._state, given, now)
-        for effect in effects:
+        for effect in self._stepped(given, now):
             self._plan(effect, group)
+
+    def _stepped(self, given: inputs.Input, now: Now) -> tuple[core.Effect, ...]:
+        """Let the core take an input; one that breaks it is reported, and its neighbours go on."""
+        try:
+            self._state, effects = core.step(self._state, given, now)
+        except Exception as error:
+            if not isinstance(given, Heard):
+                raise
+            self._log("frame_broke_us", error=repr(error), frame=given.frame.hex())
+            bad = inputs.BadInput(
+                source="core",
+                code="internal",
+                detail=type(error).__name__,
+                given=given.frame,
+                token=given.token,
+            )
+            self._state, effects = core.step(self._state, bad, now)
+        return effects
 
     def _note_echo(self, given: inputs.AckReceived) -> None:
         same = given.ack.stream == self._outbox.stream

@@ -299,5 +299,5 @@ class Delivery(RuleBasedStateMachine):
         self._tell(published(asked, batch))
 
 
-Delivery.TestCase.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+Delivery.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestDelivery = Delivery.TestCase

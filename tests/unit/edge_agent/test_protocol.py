@@ -218,6 +218,19 @@ def test_a_message_that_cannot_be_read_is_halved_until_one_row_is_alone_and_give
     assert talk.link.probe == 0
 
 
+def test_a_cloud_that_refuses_everything_gets_few_rows_given_up() -> None:
+    talk = greeted(1000)
+    for _ in range(3000):
+        message = talk.said()
+        if message is not None:
+            upto = talk.link.acked
+            talk.hear(upto, rejected=((0, "failed"),), resend_from=upto + 1)
+        talk.now_s += 1
+
+    given_up = [effect.seq for effect in talk.effects if isinstance(effect, GiveUp)]
+    assert 2 <= len(given_up) < 40
+
+
 def test_an_answer_that_was_lost_does_not_hold_up_the_search_for_a_bad_row() -> None:
     talk = greeted(1)
     talk.now_s += PACE.heartbeat_s
