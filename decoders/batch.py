@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from decoders.batch_profiles import Swept, sweep
+from decoders import batch_profiles, batch_wmbus
+from decoders.batch_profiles import Swept
+from decoders.batch_wmbus import Opened
 from decoders.decode import claimed_sender, decode_lorawan, decode_wmbus
 from decoders.errors import DecodeError, WrongKey
 from decoders.formats import Formats
-from decoders.identity import HASH_BYTES, KIND_LORAWAN, frame_hash, hash_of
-from decoders.ids import dev_eui_text
+from decoders.identity import HASH_BYTES, KIND_LORAWAN, KIND_WMBUS, frame_hash, hash_of
+from decoders.ids import MeterId, dev_eui_text
 from decoders.reading import Integrity, Telegram
 from decoders.uplink import COLUMNS, RowFlag, RowKind, Rows
 from decoders.value import value
@@ -85,7 +87,14 @@ Keys = Callable[[str], "bytes | Sequence[bytes] | None"]
 """The AES key of a wM-Bus meter by natural id; all of them, newest first, where it was changed."""
 
 
-def decode_rows(rows: Rows, *, keys: Keys, formats: Formats, sweeping: bool = True) -> Columns:
+def decode_rows(
+    rows: Rows,
+    *,
+    keys: Keys,
+    formats: Formats,
+    sweeping: bool = True,
+    least: int = batch_wmbus.LEAST,
+) -> Columns:
     """Decode every telegram of a batch.
 
     keys      looked up by natural id; older keys are tried when the newest is wrong, because a
@@ -93,18 +102,32 @@ def decode_rows(rows: Rows, *, keys: Keys, formats: Formats, sweeping: bool = Tr
     formats   compact layouts; full frames of this batch are learned into it as they come, so a
               compact frame may follow in the same batch
     sweeping  False decodes one at a time throughout (the oracle of the property test)
+    least     wM-Bus frames of one length from which on sweeping them pays
     Raises nothing: a frame that is refused has its error in the result.
     """
     columns = _Rows(rows)
     result = _Result(len(columns.index))
     left = np.ones(len(columns.index), np.bool_)
     if sweeping:
-        lorawan = np.flatnonzero(columns.kind == RowKind.LORAWAN)
-        for swept in sweep(
-            columns.payload, start=columns.start, length=columns.length, frames=lorawan
+        for swept in batch_profiles.sweep(
+            columns.payload,
+            start=columns.start,
+            length=columns.length,
+            frames=np.flatnonzero(columns.kind == RowKind.LORAWAN),
         ):
             left[swept.frames] = False
             _add_swept(result, columns, swept)
+        for opened in batch_wmbus.sweep(
+            columns.payload,
+            start=columns.start,
+            length=columns.length,
+            frames=columns.sealed_wmbus(),
+            key_of=_newest_key(keys),
+            formats=formats,
+            least=least,
+        ):
+            left[opened.frames] = False
+            _add_opened(result, columns, opened)
     for frame in np.flatnonzero(left).tolist():
         _add_one(result, columns, frame, keys=keys, formats=formats)
     return result.columns(columns)
@@ -129,6 +152,11 @@ class _Rows:
         self.radio = whole["radio"][self.index]
         self.port = whole["port"][self.index]
         self.counter = whole["counter"][self.index]
+
+    def sealed_wmbus(self) -> Int64s:
+        """Frames of wM-Bus that were not decrypted before they came."""
+        sealed = (self.flags & RowFlag.ALREADY_DECRYPTED) == 0
+        return np.flatnonzero((self.kind == RowKind.WMBUS) & sealed)
 
     def payload_of(self, frame: int) -> bytes:
         start = int(self.start[frame])
@@ -185,7 +213,7 @@ class _Result:
             local_at=local_at,
             litres=litres,
             errors=tuple(self.errors),
-            layouts=tuple(self.layouts),
+            layouts=tuple(sorted(self.layouts)),
             doubts=tuple(self.doubts),
         )
 
@@ -220,6 +248,43 @@ def _add_swept(result: _Result, rows: _Rows, swept: Swept) -> None:
         result.name[frame] = dev_eui_text(radio)
         name = frame_hash(KIND_LORAWAN, radio.to_bytes(8, "big"), counter, rows.bytes[i:j])
         result.put_hash(frame, name)
+
+
+def _newest_key(keys: Keys) -> Callable[[bytes], bytes | None]:
+    """The newest key by the address as sent, asked for once a meter and batch."""
+    known: dict[bytes, bytes | None] = {}
+
+    def key_of(address: bytes) -> bytes | None:
+        if address not in known:
+            held = keys(str(MeterId.from_wire(address)))
+            known[address] = (
+                held if held is None or isinstance(held, bytes) else next(iter(held), None)
+            )
+        return known[address]
+
+    return key_of
+
+
+def _add_opened(result: _Result, rows: _Rows, opened: Opened) -> None:
+    frames = opened.frames
+    result.counter[frames] = opened.counter
+    result.integrity[frames] = Integrity.INNER_CRC
+    result.register_l[frames] = opened.register_l
+    result.has_register[frames] = opened.has_register
+    result.info_code[frames] = opened.info_code
+    result.has_info[frames] = opened.has_info
+    told = opened.has_register
+    result.readings[frames] = told
+    litres = opened.register_l[told][:, None]
+    now = np.full_like(litres, NO_INSTANT)
+    result.blocks.append(Swept(frames=frames[told], local_at=now, litres=litres))
+    starts = rows.start[frames].tolist()
+    for frame, start, counter in zip(frames.tolist(), starts, opened.counter.tolist(), strict=True):
+        body = rows.bytes[start + 1 : start + 1 + opened.body_bytes]
+        result.name[frame] = str(MeterId.from_wire(body[1:9]))
+        result.put_hash(frame, frame_hash(KIND_WMBUS, body[1:9], counter, body))
+        if opened.layout:
+            result.layouts.append((frame, opened.layout))
 
 
 def _add_one(

@@ -26,7 +26,7 @@ def _pairs() -> array[int]:
     return table
 
 
-_PAIRS = _pairs()
+PAIRS = _pairs()
 
 
 def crc16(message: bytes) -> int:
@@ -35,7 +35,7 @@ def crc16(message: bytes) -> int:
     >>> hex(crc16(b"123456789"))
     '0xc2b7'
     """
-    crc, table, size = 0, _PAIRS, len(message)
+    crc, table, size = 0, PAIRS, len(message)
     if size & 1:  # a zero in front of everything changes nothing: the register starts at zero
         message, size = b"\0" + message, size + 1
     for pair in unpack(f">{size >> 1}H", message):

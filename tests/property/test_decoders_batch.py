@@ -31,7 +31,7 @@ from decoders.reading import Integrity, Telegram
 from decoders.uplink import Row, RowFlag, RowKind, Rows, pack_rows
 from decoders.wmbus.link import Form
 
-unhurried = settings(deadline=None)
+unhurried = settings(deadline=None, max_examples=60)
 NOON_US = 1_772_366_400_000_000
 HOUR_US = 3_600_000_000
 METERS = [
@@ -185,7 +185,7 @@ def assert_says(columns: Columns, frame: int, one: Telegram | DecodeError) -> No
 def test_a_batch_says_of_each_row_what_decoding_it_alone_says(seed: int, count: int) -> None:
     rows = rows_from(seed, count)
 
-    columns = decode_rows(rows, keys=KEYS.get, formats=known_formats())
+    columns = decode_rows(rows, keys=KEYS.get, formats=known_formats(), least=1)
 
     alone = said_one_at_a_time(rows, known_formats())
     assert len(columns.row) == len(alone)
@@ -198,18 +198,10 @@ def test_a_batch_says_of_each_row_what_decoding_it_alone_says(seed: int, count: 
 def test_sweeping_changes_nothing(seed: int) -> None:
     rows = rows_from(seed, 40)
 
-    swept = decode_rows(rows, keys=KEYS.get, formats=known_formats())
+    swept = decode_rows(rows, keys=KEYS.get, formats=known_formats(), least=1)
     plain = decode_rows(rows, keys=KEYS.get, formats=known_formats(), sweeping=False)
 
-    for column in fields(Columns):
-        one, other = getattr(swept, column.name), getattr(plain, column.name)
-        if column.name == "errors":
-            assert [(f, str(e)) for f, e in one] == [(f, str(e)) for f, e in other]
-        elif isinstance(one, np.ndarray):
-            assert one.dtype == other.dtype
-            assert one.tolist() == other.tolist()
-        else:
-            assert one == other
+    assert_same(swept, plain)
 
 
 def test_a_thousand_profiles_are_swept_and_none_is_left_over(
@@ -242,6 +234,88 @@ def test_a_thousand_profiles_are_swept_and_none_is_left_over(
         told = columns.litres[columns.of_frame == n].tolist()
         assert told == each[: len(told)]
         assert len(told) in (17, 33)
+
+
+def assert_same(one: Columns, other: Columns) -> None:
+    for column in fields(Columns):
+        left, right = getattr(one, column.name), getattr(other, column.name)
+        if column.name == "errors":
+            assert [(f, str(e)) for f, e in left] == [(f, str(e)) for f, e in right]
+        elif isinstance(left, np.ndarray):
+            assert left.dtype == right.dtype
+            assert left.tolist() == right.tolist()
+        else:
+            assert left == right
+
+
+def sealed_frames(count: int) -> list[bytes]:
+    return [
+        encode_wmbus(
+            kamstrup_flowiq_records(total_l=n * 7, info_code=n & 0xFF, water_c=(10, 15)),
+            meter=METERS[n % 4],
+            session_number=session_number(session=1, minutes=n, encrypted=True),
+            access_number=n & 0xFF,
+            key=bytes([n % 4]) * 16,
+            compact=n % 8 != 0,
+        )
+        for n in range(count)
+    ]
+
+
+def batch_of(frames: list[bytes]) -> Rows:
+    return pack_rows(
+        Row(seq=n + 1, heard_at=0, kind=RowKind.WMBUS, payload=frame)
+        for n, frame in enumerate(frames)
+    )
+
+
+def test_plain_encrypted_frames_are_swept_and_none_is_left_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = batch_of(sealed_frames(400))
+
+    def unexpected(*_: object, **__: object) -> None:
+        raise AssertionError("a plain frame was decoded alone")
+
+    monkeypatch.setattr("decoders.batch.decode_wmbus", unexpected)
+
+    columns = decode_rows(rows, keys=KEYS.get, formats=known_formats())
+
+    assert columns.register_l.tolist() == [n * 7 for n in range(400)]
+    assert columns.info_code.tolist() == [n & 0xFF for n in range(400)]
+    assert columns.litres.tolist() == columns.register_l.tolist()
+    assert (columns.local_at == NO_INSTANT).all()
+    assert [frame for frame, _ in columns.layouts] == list(range(0, 400, 8))
+
+
+@pytest.mark.parametrize("compact", [0, 1])
+def test_sweeping_refuses_every_damaged_bit_as_decoding_alone_does(compact: int) -> None:
+    frame = sealed_frames(2)[compact]
+    flipped = []
+    for bit in range(8 * len(frame)):
+        damaged = bytearray(frame)
+        damaged[bit // 8] ^= 1 << bit % 8
+        flipped.append(bytes(damaged))
+    rows = batch_of([frame, *flipped])
+
+    swept = decode_rows(rows, keys=KEYS.get, formats=known_formats(), least=1)
+    plain = decode_rows(rows, keys=KEYS.get, formats=known_formats(), sweeping=False)
+
+    assert_same(swept, plain)
+    assert [f for f in range(len(flipped) + 1) if swept.refused[f] < 0] in ([0], [0, 2])
+
+
+def test_a_meters_older_key_opens_what_the_newest_does_not() -> None:
+    frames = sealed_frames(80)
+
+    columns = decode_rows(
+        batch_of(frames),
+        keys=lambda name: [bytes(range(16)), KEYS[name]] if name[-1] == "1" else [KEYS[name]],
+        formats=known_formats(),
+    )
+
+    assert (columns.refused == -1).all()
+    assert columns.key.tolist() == [int(n % 4 == 1) for n in range(80)]
 
 
 def test_a_full_frame_teaches_the_compact_ones_after_it_in_the_same_batch() -> None:
