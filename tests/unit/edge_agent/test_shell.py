@@ -1,0 +1,252 @@
+"""The loop: what it does when the disk, the clock, a frame or the cloud does not behave."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cbor2
+import pytest
+
+from decoders.uplink import Ack, Batch, Row, RowKind
+from edge_agent import core, protocol, reduction, shell
+from edge_agent.inputs import AckReceived, Connected, Heard
+from edge_agent.outbox import Limit, Outbox
+from edge_agent.shell import Agent
+from edge_agent.sources.port import Inbox
+
+STREAM = b"s" * 16
+
+
+class Cloud:
+    """A link whose other end takes everything at once."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self.inbox = inbox
+        self.rows: dict[int, Row] = {}
+        self.last: Batch | None = None
+        self.answers = True
+        self.upto = 0
+
+    def start(self) -> None:
+        self.inbox.put_now(Connected())
+
+    def publish(self, batch: Batch) -> None:
+        self.last = batch
+        for row in batch.rows:
+            self.rows[row.seq] = row
+        self.upto = max(self.rows, default=self.upto)
+        if self.answers:
+            ack = Ack(stream=batch.stream, upto=self.upto, credit=1000, cloud_at=5)
+            self.inbox.put_now(AckReceived(ack=ack))
+
+    def stop(self) -> None:
+        """Nothing is open."""
+
+
+class Radio:
+    """A source that remembers what was settled."""
+
+    name = "radio"
+
+    def __init__(self) -> None:
+        self.settled: list[object] = []
+
+    def start(self) -> None:
+        """Frames come from the test."""
+
+    def settle(self, tokens: list[object]) -> None:
+        self.settled += tokens
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ahead_us = 0
+
+    def now_us(self) -> int:
+        return self.ticks_us() + self.ahead_us
+
+    def ticks_us(self) -> int:
+        return time.monotonic_ns() // 1000
+
+
+class Bench:
+    """An agent in a thread, with everything around it in our hands."""
+
+    def __init__(self, tmp_path: Path, **given: Any) -> None:
+        self.inbox, self.radio, self.clock = Inbox(), Radio(), Clock()
+        self.cloud = Cloud(self.inbox)
+        self.outbox = Outbox(tmp_path / "outbox.db", new_stream=lambda: STREAM, now_us=1, **given)
+        self.log: list[tuple[str, dict[str, object]]] = []
+        link = protocol.Link(stream=STREAM, first=1, head=self.outbox.head)
+        self.agent = Agent(
+            gateway="norte",
+            state=core.State(
+                reduction=reduction.State(policy=reduction.Policy()),
+                link=link,
+                pace=protocol.Pace(linger_s=0.01, ack_timeout_s=0.5),
+            ),
+            outbox=self.outbox,
+            link=self.cloud,  # type: ignore[arg-type]  # as much of it as the loop uses
+            sources=(self.radio,),
+            inbox=self.inbox,
+            clock=self.clock,
+            log=lambda event, **said: self.log.append((event, said)),
+        )
+        self.code = -1
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        self.code = self.agent.run()
+
+    def hear(self, token: int) -> None:
+        frame = Heard(
+            kind=RowKind.LORAWAN,
+            frame=b"\x01",
+            heard_at=token,
+            radio=1,
+            counter=token,
+            port=1,
+            token=token,
+        )
+        self.inbox.put(frame)
+
+    def stop(self) -> int:
+        self.agent.stop()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+        return self.code
+
+    def logged(self, event: str) -> list[dict[str, object]]:
+        return [said for name, said in self.log if name == event]
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not what():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def reports(rows: dict[int, Row]) -> list[dict[str, Any]]:
+    return [cbor2.loads(row.payload) for row in rows.values() if row.kind == RowKind.REPORT]
+
+
+def test_what_is_heard_is_settled_and_sent_and_the_health_counts_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.thread.start()
+    for token in range(1, 1201):
+        bench.hear(token)
+
+    wait_for(lambda: len(bench.cloud.rows) == 1200 and bench.agent.health()["outbox_pending"] == 0)
+
+    assert bench.radio.settled == list(range(1, 1201))
+    assert bench.cloud.last is not None
+    assert bench.cloud.last.echo_cloud_at == 5
+    assert bench.agent.health()["source_committed"] == 1200
+    assert bench.stop() == 0
+    assert bench.logged("stopped")[0]["heard"] == 1200
+
+
+def test_while_the_disk_is_full_nothing_is_settled_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell, "RETRY_S", 0.05)
+    bench = Bench(tmp_path)
+    full = threading.Event()
+    full.set()
+    append = bench.outbox.append
+
+    def refusing(*given: Any) -> Any:
+        if full.is_set():
+            raise sqlite3.OperationalError("database or disk is full")
+        return append(*given)
+
+    monkeypatch.setattr(bench.outbox, "append", refusing)
+    bench.thread.start()
+    bench.hear(1)
+    wait_for(lambda: len(bench.logged("commit_failed")) >= 2)
+    assert bench.radio.settled == []
+
+    full.clear()
+    bench.hear(2)
+    wait_for(lambda: bench.radio.settled == [1, 2])
+
+    assert bench.stop() == 0
+    assert len(bench.cloud.rows) == 2
+
+
+def test_a_frame_that_breaks_us_is_reported_and_its_neighbours_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = reduction._lorawan
+
+    def breaking(state: Any, frame: Heard, now: Any) -> Any:
+        if frame.counter == 2:
+            raise ZeroDivisionError
+        return take(state, frame, now)
+
+    monkeypatch.setattr(reduction, "_lorawan", breaking)
+    bench = Bench(tmp_path)
+    bench.thread.start()
+    for token in (1, 2, 3):
+        bench.hear(token)
+
+    wait_for(lambda: len(bench.cloud.rows) == 3)
+
+    assert bench.stop() == 0
+    assert bench.radio.settled == [1, 2, 3]
+    (report,) = reports(bench.cloud.rows)
+    assert (report["code"], report["given"]) == ("internal", b"\x01")
+
+
+def test_a_clock_that_was_set_is_reported(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.thread.start()
+    wait_for(lambda: bench.cloud.last is not None)
+
+    bench.clock.ahead_us = 3_600_000_000
+    wait_for(lambda: bool(reports(bench.cloud.rows)))
+
+    assert bench.stop() == 0
+    (report,) = reports(bench.cloud.rows)
+    assert report["kind"] == "clock_step"
+    assert report["to_at"] - report["from_at"] == pytest.approx(3_600_000_000, abs=5_000_000)
+
+
+def test_an_outbox_that_must_shed_says_so_in_the_stream(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, limit=Limit(rows=100))
+    bench.cloud.answers = False
+    bench.thread.start()
+    for token in range(1, 301):
+        bench.hear(token)
+    wait_for(lambda: bench.agent.health()["source_committed"] == 300)
+
+    bench.cloud.answers = True
+    wait_for(lambda: bench.agent.health()["outbox_pending"] == 0)
+
+    assert bench.stop() == 0
+    shed = [said for said in reports(bench.cloud.rows) if said["kind"] == "shed"]
+    assert shed[0]["count"] > 0
+
+
+def test_an_outbox_put_back_from_an_old_copy_goes_on_in_a_new_stream(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.cloud.upto = 500
+    bench.thread.start()
+
+    wait_for(lambda: bool(bench.logged("stream_restarted")))
+    bench.cloud.upto = 0
+    bench.hear(1)
+    wait_for(lambda: len(bench.cloud.rows) == 1)
+
+    assert bench.stop() == 0
+    assert bench.cloud.last is not None
+    assert bench.cloud.last.stream != STREAM
