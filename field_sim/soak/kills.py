@@ -26,8 +26,9 @@ def run(folder: Path, *, n: int, seed: int) -> Verdict:
     with Stage(folder, seed=seed, meters=METERS, hours=HOURS, stations=stations) as stage:
         seconds = n * (sum(PAUSE_S) + sum(DOWN_S)) / 2
         traffic = stage.feeding(stage.emissions, per_s=len(stage.emissions) / max(seconds, 5.0))
-        targets = [f"agent-{gateway}" for gateway in stage.gateways] + ["intake"] * 3 + ["serve"]
-        killed = [kill_one(stage, draw, targets) for _ in range(n)]
+        agents = [f"agent-{gateway}" for gateway in stage.gateways]
+        cloud = ["intake", "intake", "serve"]
+        killed = [kill_one(stage, draw, cloud if i % 2 else agents) for i in range(n)]
         traffic.join()
         stage.settle()
         platform = stage.sandbox.platform

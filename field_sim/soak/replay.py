@@ -13,7 +13,7 @@ from cloud import app, flow
 from cloud.kernel.db import Database
 from cloud.kernel.platform import Platform
 from cloud.kernel.postgres_bus import PostgresBus
-from cloud.metering.registry import NewMeter, import_meters
+from cloud.metering.registry import NewMeter
 from cloud.metering.service import Metering
 
 DATABASE = "replay"
@@ -57,11 +57,11 @@ def replayed(platform: Platform, meters: Sequence[NewMeter]) -> Platform:
     database = Database(dsn, platform.database.passwords_path)
     database.migrate(app.CONTEXTS)
     clean = app.assemble(platform.settings, database)
-    with clean.pool("metering").connection() as connection:
-        import_meters(connection, meters, vault=clean.vault, now_us=clean.clock.now_us())
     with platform.pool("metering").connection() as connection:
         batches = connection.execute(BATCHES).fetchall()
     with Metering.on(clean) as service:
+        service.register_gateways(platform.settings.gateways)
+        service.import_meters(meters)
         for digest, gateway, received_at in batches:
             service.ingest(platform.blobs.get(digest), gateway, received_at)
     bus = PostgresBus(database, clean.blobs, sources=flow.SOURCES)

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from itertools import takewhile
 from pathlib import Path
 
@@ -144,13 +145,14 @@ class Stage:
     def outbox(self, gateway: str) -> Outbox:
         """Read how far an agent has got, from its file."""
         path = self.folder / "agents" / gateway / "outbox.db"
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10.0) as connection:
-            stream, head, acked = connection.execute(
-                "SELECT id, head, acked FROM stream"
-            ).fetchone()
-            (rows,) = connection.execute("SELECT count(*) FROM row").fetchone()
-        connection.close()
-        return Outbox(gateway=gateway, stream=stream, head=head, acked=acked, rows=rows)
+        deadline = time.monotonic() + CLOCKS_TIMEOUT_S
+        while True:
+            try:
+                return _outbox(gateway, path)
+            except (sqlite3.OperationalError, TypeError):  # an agent that begins anew makes it now
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_S)
 
     def outboxes(self) -> list[Outbox]:
         return [self.outbox(gateway) for gateway in self.gateways]
@@ -206,3 +208,10 @@ class Stage:
             if time.monotonic() > deadline:
                 raise SoakFailed(f"waited {timeout_s:g} s in vain: {getattr(met, '__name__', '')}")
             time.sleep(POLL_S)
+
+
+def _outbox(gateway: str, path: Path) -> Outbox:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10.0)) as file:
+        stream, head, acked = file.execute("SELECT id, head, acked FROM stream").fetchone()
+        (rows,) = file.execute("SELECT count(*) FROM row").fetchone()
+    return Outbox(gateway=gateway, stream=stream, head=head, acked=acked, rows=rows)
