@@ -1,8 +1,9 @@
 """Many telegrams at once, as numpy columns: the same answers as one at a time.
 
-Hourly LoRaWAN profiles, nearly all of a utility's traffic, are decoded by layout, thousands in
-one sweep (`batch_profiles`); whatever is not exactly of such a layout, and every wM-Bus frame,
-goes through `decoders.decode`. The only module pair of this package that needs numpy.
+Nearly all of a utility's traffic is of a few layouts and is decoded in sweeps, thousands of frames
+each: hourly LoRaWAN profiles (`batch_profiles`) and encrypted wM-Bus frames (`batch_wmbus`).
+Whatever is not exactly of such a layout goes through `decoders.decode`. These three modules are
+the only ones here that need numpy, so a gateway does without them.
 """
 
 from __future__ import annotations
