@@ -111,6 +111,10 @@ class Metering:
             self._worker.recover()
             raise
 
+    def raw(self, address: str) -> bytes:
+        """Return a batch as it was received. Raises blobs.BlobMissing, BlobDamaged."""
+        return self._blobs.get(address)
+
     def set_aside(
         self, message: bytes, topic_gateway: str, received_at: int, *, detail: str
     ) -> bytes | None:
