@@ -53,7 +53,7 @@ DEFAULT_LIMITS: Final = Limits()
 # Shorter intervals are joined until they are this long and reach another hour: 1 litre of
 # resolution in 16 seconds would read as 225 l/h.
 EVIDENCE_US: Final = 30 * MINUTE_US
-RECENT_STEP_US: Final = 5 * MINUTE_US  # spacing of the samples kept for the burst window
+RECENT_STEP_US: Final = 10 * MINUTE_US  # spacing of the samples kept for the burst window
 
 
 @value
@@ -82,7 +82,7 @@ class Flow:
 
     last: Point  # newest believed sample
     base: Point  # where the present evidence interval began
-    recent: tuple[Point, ...]  # the burst window, oldest first, at least 5 minutes apart
+    recent: tuple[Point, ...]  # the burst window, oldest first, at least 10 minutes apart
     doubt: Point = NOWHERE  # a sample that did not fit the one before
     run: Point = NOWHERE  # where flow above the limit began
     open: Point = NOWHERE  # where the open continuous-flow episode began

@@ -120,7 +120,7 @@ def source_changed(
 ) -> tuple[State, tuple[Effect, ...]]:
     _count(state, change.kind)
     said = {"kind": change.kind, "source": change.source, "reason": change.reason[:200]}
-    return state, (Store(rows=(report(said, at=now.at),)),)
+    return state, _capped(state, change.kind, report(said, at=now.at), now)
 
 
 def clock_stepped(state: State, step: ClockStepped, now: Now) -> tuple[State, tuple[Effect, ...]]:

@@ -35,6 +35,7 @@ RETRY_S: Final = 1.0  # after a commit that failed
 CATCH_UP_S: Final = 5.0  # at the end, for what the sources had read already
 FAREWELL_S: Final = 2.0  # at the end, for the last acks
 CLOCK_STEP_US: Final = 60_000_000  # less is slewing, or a process that was not scheduled
+SILENCE_ATTEMPTS: Final = 3  # hellos; a broker drops what it forbids without a word
 SAMPLING: Final = random.SystemRandom()
 
 METER: Final = "m/"  # names of checkpoints
@@ -298,6 +299,12 @@ class Agent:
             traceparent=f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01",
         )
         self._link.publish(batch)
+        if not self._state.link.greeted and self._state.link.attempt == SILENCE_ATTEMPTS:
+            self._log(
+                "cloud_silent",
+                hint="no answer to our hello: does the broker let this gateway publish on its "
+                "topic, and does the cloud's intake run?",
+            )
         self._told = self._committed
         self._state, _ = core.step(self._state, published(asked, batch), self._now())
 

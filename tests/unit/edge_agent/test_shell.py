@@ -12,11 +12,13 @@ from typing import Any
 import cbor2
 import pytest
 
+from decoders.encode import encode_lorawan_hourly
 from decoders.uplink import Ack, Batch, Row, RowKind
 from edge_agent import core, protocol, reduction, shell
 from edge_agent.inputs import AckReceived, Connected, Heard
+from edge_agent.leaks import HOUR_US
 from edge_agent.outbox import Limit, Outbox
-from edge_agent.shell import Agent
+from edge_agent.shell import Agent, recovered
 from edge_agent.sources.port import Inbox
 
 STREAM = b"s" * 16
@@ -85,11 +87,14 @@ class Bench:
         self.cloud = Cloud(self.inbox)
         self.outbox = Outbox(tmp_path / "outbox.db", new_stream=lambda: STREAM, now_us=1, **given)
         self.log: list[tuple[str, dict[str, object]]] = []
-        link = protocol.Link(stream=STREAM, first=1, head=self.outbox.head)
+        outbox = self.outbox
+        link = protocol.Link(
+            stream=STREAM, first=1, head=outbox.head, acked=outbox.acked, sent=outbox.acked
+        )
         self.agent = Agent(
             gateway="norte",
             state=core.State(
-                reduction=reduction.State(policy=reduction.Policy()),
+                reduction=recovered(self.outbox, reduction.Policy()),
                 link=link,
                 pace=protocol.Pace(linger_s=0.01, ack_timeout_s=0.5),
             ),
@@ -235,6 +240,39 @@ def test_an_outbox_that_must_shed_says_so_in_the_stream(tmp_path: Path) -> None:
     assert bench.stop() == 0
     shed = [said for said in reports(bench.cloud.rows) if said["kind"] == "shed"]
     assert shed[0]["count"] > 0
+
+
+def test_a_restart_does_not_forget_a_run_of_23_hours(tmp_path: Path) -> None:
+    """The agent dies after the 23rd hour; its successor opens the leak at the 24th."""
+    start = 1_772_409_600_000_000
+
+    def uplink(hour: int) -> Heard:
+        local_us = start + hour * HOUR_US - 6 * HOUR_US
+        registers = [1000 + 10 * h for h in range(hour, -1, -1)]
+        payload = encode_lorawan_hourly(registers[:33], local_us=local_us)
+        return Heard(
+            kind=RowKind.LORAWAN,
+            frame=payload,
+            heard_at=local_us,
+            radio=1,
+            counter=hour,
+            port=1,
+        )
+
+    def lived(hours: range) -> list[dict[str, Any]]:
+        bench = Bench(tmp_path)
+        bench.thread.start()
+        for hour in hours:
+            bench.inbox.put(uplink(hour))
+        wait_for(lambda: bench.agent.health()["source_committed"] == len(hours))
+        assert bench.stop() == 0
+        found = [row for row in bench.cloud.rows.values() if row.kind == RowKind.ANOMALY]
+        return [cbor2.loads(row.payload) for row in found]
+
+    assert lived(range(24)) == []
+    (leak,) = lived(range(24, 25))
+
+    assert (leak["level"], leak["started_at"]) == (24, start)
 
 
 def test_an_outbox_put_back_from_an_old_copy_goes_on_in_a_new_stream(tmp_path: Path) -> None:
