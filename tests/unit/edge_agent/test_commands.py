@@ -58,7 +58,7 @@ def test_decode_prints_what_each_meter_said_and_counts_what_it_could_not_read(
     assert (locked["line"], locked["code"]) == (4, "key_missing")
 
 
-def test_decode_reads_standard_input_with_a_key_file_and_shows_the_records(
+def test_decode_reads_standard_input_with_a_key_file_and_explains_every_byte(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = tmp_path / "keys.jsonl"
@@ -68,8 +68,10 @@ def test_decode_reads_standard_input_with_a_key_file_and_shows_the_records(
 
     assert cli.main(["decode", "-", "--keys", str(keys), "--explain"]) == 0
 
-    (told,) = said(capsys)
-    assert {"head": "0413", "data": "08190000"} in told["records"]
+    told = capsys.readouterr().out
+    assert told.startswith("line 1\n")
+    assert "KAM-76348799" in told
+    assert "08 19 00 00" in told
 
 
 def test_a_key_file_that_others_can_read_stops_decode(
