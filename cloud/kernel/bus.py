@@ -18,7 +18,9 @@ from typing import Any, Final, Protocol
 import psycopg
 
 from cloud.kernel import deadletter
+from cloud.kernel.blobs import BlobStore
 from cloud.kernel.events import Event, Upcaster, upcast
+from cloud.kernel.wire import END
 from decoders.value import value
 
 log = logging.getLogger(__name__)
@@ -131,6 +133,7 @@ class Reader:
         events: Log,
         connect: Callable[[], Connection],
         *,
+        blobs: BlobStore,
         upcasters: Mapping[str, Upcaster],
         retry: Retry,
         stop: threading.Event,
@@ -138,6 +141,7 @@ class Reader:
         self._subscription = subscription
         self._log = events
         self._connect = connect
+        self._blobs = blobs
         self._upcasters = upcasters
         self._retry = retry
         self._stop = stop
@@ -232,7 +236,7 @@ class Reader:
             if first > begin:
                 self._move(connection, partition, position, begin - first)  # counted too many
             if first < end:
-                events = newest(page.events[first:end], self._upcasters)
+                events = ready(page.events[first:end], self._blobs, self._upcasters)
                 self._subscription.handler(connection, events)
         self._stored[partition] = max(last, position)
         self.handled += end - first
@@ -319,6 +323,13 @@ RETURNING o.xid::text::bigint, o.id
 """
 
 
-def newest(events: Sequence[Event], upcasters: Mapping[str, Upcaster]) -> Sequence[Event]:
-    """Return events in the newest version the consumer knows."""
+def ready(
+    events: Sequence[Event], blobs: BlobStore, upcasters: Mapping[str, Upcaster]
+) -> Sequence[Event]:
+    """Return events with their bodies, in the newest version the consumer knows.
+
+    Raises what the blob store or an upcaster raises.
+    """
+    if END in [event[-1] for event in events]:  # no body: it may be in the blob store
+        events = [event.whole(blobs.get) for event in events]
     return [upcast(event, upcasters) for event in events] if upcasters else events

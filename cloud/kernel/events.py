@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
@@ -30,17 +31,24 @@ ARROW: Final = "application/vnd.apache.arrow.stream"
 Column: TypeAlias = "npt.NDArray[Any] | pa.Array"
 
 
-class Event:
-    """A fact one context published; never changed once made.
+class BlobNotFetched(LookupError):
+    """The body of this event is in the blob store; `whole` gets it."""
 
-    A received event keeps the bytes it came in and reads them when somebody asks: most handlers
-    want little of it, and a reader handles a hundred thousand events a second.
+    def __init__(self, address: str) -> None:
+        super().__init__(f"event body is blob {address}")
+        self.address = address
+
+
+class Event(bytes):
+    """A fact one context published, as the bytes it travels in: see `wire.py`.
+
+    Reading it is left to who asks: most handlers want little of it, a reader handles a hundred
+    thousand events a second, and making an object of every attribute would cost more than all the
+    rest. That is why it is a `bytes`: one is made without running any Python.
     """
 
-    __slots__ = ("_attributes", "_data", "_fetch", "_wire")
-
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         id: UUID,
         source: str,
@@ -55,14 +63,11 @@ class Event:
         last_at: int | None = None,
         content_type: str = JSON,
         data: bytes,
-    ) -> None:
+    ) -> Event:
         name, _, version = dataschema.rpartition("/")
         assert name == type, f"dataschema {dataschema} is not one of {type}"
         assert 0 <= shard < SHARDS, f"shard {shard}"
-        self._wire = b""
-        self._fetch: Callable[[str], bytes] = _no_blobs
-        self._data: bytes | None = data
-        self._attributes: Attributes | None = Attributes(
+        attributes = Attributes(
             id,
             source,
             type,
@@ -77,44 +82,35 @@ class Event:
             content_type,
             None,
         )
+        return Event.received(head_of(attributes) + data)
 
-    @classmethod
-    def received(cls, wire: bytes, fetch: Callable[[str], bytes] | None = None) -> Event:
-        """Return the event of a log's bytes; `fetch` gets a body that travels as a blob."""
-        event = cls.__new__(cls)
-        event._wire = wire
-        event._fetch = fetch or _no_blobs
-        event._data = None
-        event._attributes = None
-        return event
+    @staticmethod
+    def received(wire: bytes) -> Event:
+        """Return the event of a log's bytes."""
+        return bytes.__new__(Event, wire)
 
-    def wire(self, *, blob: str | None = None) -> bytes:
-        """Return the bytes a log stores: the attributes as a line of text, then the body.
+    def as_blob(self, address: str) -> Event:
+        """Return this event without its body, which is stored under `address`."""
+        return Event.received(head_of(self.attributes._replace(blob=address)))
 
-        blob   the address under which the caller stored the body, which then stays out
-        """
-        if blob is not None:
-            return head_of(self.attributes._replace(blob=blob))
-        if not self._wire:  # made here
-            assert self._data is not None
-            self._wire = head_of(self.attributes) + self._data
-        return self._wire
+    def whole(self, fetch: Callable[[str], bytes]) -> Event:
+        """Return this event with its body, fetched when it is in the blob store."""
+        if self[-1] != END or self.attributes.blob is None:
+            return self
+        body = fetch(self.attributes.blob)
+        return Event.received(head_of(self.attributes._replace(blob=None)) + body)
 
-    @property
+    @cached_property
     def attributes(self) -> Attributes:
-        if self._attributes is None:
-            self._attributes = attributes_of(self._wire[: self._wire.index(END)])
-        return self._attributes
+        return attributes_of(self[: self.index(END)])
 
-    @property
+    @cached_property
     def data(self) -> bytes:
-        """The body. Raises what the blob store raises when it is there and cannot be had."""
-        if self._data is None:
-            data = self._wire[self._wire.index(END) + 1 :]
-            if not data and self.attributes.blob is not None:
-                data = self._fetch(self.attributes.blob)
-            self._data = data
-        return self._data
+        """The body. Raises `BlobNotFetched`."""
+        data = self[self.index(END) + 1 :]
+        if not data and self.attributes.blob is not None:
+            raise BlobNotFetched(self.attributes.blob)
+        return data
 
     @property
     def id(self) -> UUID:
@@ -126,9 +122,7 @@ class Event:
 
     @property
     def type(self) -> str:
-        if self._attributes is None:  # asked of every event that is published
-            return self._wire.split(b";", 3)[2].decode()
-        return self._attributes.type
+        return self.split(b";", 3)[2].decode()  # without the rest: asked of all that is published
 
     @property
     def time(self) -> int:
@@ -140,7 +134,7 @@ class Event:
 
     @property
     def dataschema(self) -> str:
-        return f"{self.attributes.type}/{self.attributes.version}"
+        return f"{self.type}/{self.version}"
 
     @property
     def traceparent(self) -> str:
@@ -191,20 +185,14 @@ class Event:
             name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names
         }
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Event):
-            return NotImplemented
-        return (*self.attributes[:-1], self.data) == (*other.attributes[:-1], other.data)
-
-    def __hash__(self) -> int:
-        return hash(self.id)
-
     def __repr__(self) -> str:
         return f"Event({self.dataschema} {self.id} shard {self.shard} rows {self.rows})"
 
 
-def _no_blobs(address: str) -> bytes:
-    raise LookupError(f"event body is blob {address}, and no blob store was given")
+received_all: Final[Callable[[Iterable[bytes]], Iterable[Event]]] = partial(
+    map, partial(bytes.__new__, Event)
+)
+"""`Event.received` for each of many, without running Python for any."""
 
 
 @value

@@ -51,7 +51,7 @@ def publish(
     with connection.cursor() as cursor:
         if len(events) < COPY_FROM_EVENTS:
             for event in events:
-                cursor.execute(_INSERT, (event.type, _wire(event, blobs)), prepare=True)
+                cursor.execute(_INSERT, (event.type, bytes(_wire(event, blobs))), prepare=True)
         else:
             with cursor.copy(_COPY) as copy:
                 copy.write(_copied(events, blobs))
@@ -78,7 +78,6 @@ def _copied(events: Sequence[Event], blobs: BlobStore) -> bytes:
 
 
 def _wire(event: Event, blobs: BlobStore) -> bytes:
-    wire = event.wire()
-    if len(wire) <= INLINE_BYTES_MAX:
-        return wire
-    return event.wire(blob=blobs.put(event.data))
+    if len(event) <= INLINE_BYTES_MAX:
+        return event
+    return event.as_blob(blobs.put(event.data))

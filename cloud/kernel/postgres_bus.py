@@ -23,9 +23,9 @@ from cloud.kernel.bus import (
     Retry,
     Subscription,
     Token,
-    newest,
+    ready,
 )
-from cloud.kernel.events import Event, Upcaster
+from cloud.kernel.events import Upcaster, received_all
 from cloud.kernel.outbox import CHANNEL
 
 log = logging.getLogger(__name__)
@@ -65,16 +65,14 @@ class Database(Protocol):
 class PostgresPage:
     """A page over the rows as they came; see `bus.Page`."""
 
-    def __init__(self, rows: Rows, after: Token, fetch: Callable[[str], bytes]) -> None:
+    def __init__(self, rows: Rows, after: Token) -> None:
         self.after = after
         self.end: Token = (rows[-1][0], rows[-1][1]) if rows else after
-        received = Event.received
-        self.events = [received(wire, fetch) for _, _, wire in rows if wire is not None]
-        self._rows = rows
+        wires = [row[2] for row in rows]
+        self._rows = rows if all(wires) else [row for row in rows if row[2]]
+        self.events = list(received_all(filter(None, wires)))  # no event is empty
 
     def token(self, index: int) -> Token:
-        if len(self._rows) != len(self.events):
-            self._rows = [row for row in self._rows if row[2] is not None]
         xid, number, _ = self._rows[index]
         return (xid, number)
 
@@ -86,11 +84,9 @@ class PostgresLog:
     handed out, so the server searches and sends while the handler works and commits.
     """
 
-    def __init__(
-        self, connect: Callable[[], Connection], sources: Sequence[str], blobs: BlobStore
-    ) -> None:
+    def __init__(self, connect: Callable[[], Connection], sources: Sequence[str]) -> None:
         self._connect = connect
-        self._blobs = blobs
+        self._queries = {source: _query(source) for source in sources}
         self._sources = tuple(sources)
         self._connection: Connection | None = None
         self._fetcher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bus fetch")
@@ -103,9 +99,9 @@ class PostgresLog:
     def read(self, partition: str, *, after: Token, types: frozenset[str]) -> PostgresPage:
         limit = self._limits[partition]
         rows = self._fetched(partition, after, types, limit)
-        page = PostgresPage(rows, after, self._blobs.get)
+        page = PostgresPage(rows, after)
         if len(rows) == limit:
-            limit = self._limits[partition] = _next_limit(rows)
+            limit = self._limits[partition] = _next_limit(page, limit)
             coming = self._fetcher.submit(self._fetch, partition, page.end, types, limit)
             self._ahead[partition] = (page.end, coming)
         return page
@@ -129,7 +125,9 @@ class PostgresLog:
         """Run the query; never by two threads at once, `read` waits for what it submitted."""
         with self._connected().cursor(binary=True) as cursor:
             cursor.execute(
-                _query(partition), (list(types), str(after[0]), after[1], limit), prepare=True
+                self._queries[partition],
+                (list(types), str(after[0]), after[1], limit),
+                prepare=True,
             )
             return cursor.fetchall()
 
@@ -145,19 +143,23 @@ class PostgresLog:
         return self._connection
 
 
-def _query(source: str) -> sql.Composed:
+def _query(source: str) -> bytes:
     # An event nobody here wants comes as a bare token: its body never leaves the server.
-    return sql.SQL(
-        "SELECT xid, id, CASE WHEN type = ANY(%b) THEN wire END FROM {outbox}"
-        " WHERE (xid, id) > (%b::text::xid8, %b)"
-        " AND xid < pg_snapshot_xmin(pg_current_snapshot())"
-        " ORDER BY xid, id LIMIT %b"
-    ).format(outbox=sql.Identifier(source, "outbox"))
+    return (
+        sql.SQL(
+            "SELECT xid, id, CASE WHEN type = ANY(%b) THEN wire END FROM {outbox}"
+            " WHERE (xid, id) > (%b::text::xid8, %b)"
+            " AND xid < pg_snapshot_xmin(pg_current_snapshot())"
+            " ORDER BY xid, id LIMIT %b"
+        )
+        .format(outbox=sql.Identifier(source, "outbox"))
+        .as_bytes()
+    )
 
 
-def _next_limit(rows: Rows) -> int:
-    size = sum([len(wire) for _, _, wire in rows if wire is not None])
-    return max(1, min(PAGE_EVENTS_MAX, 2 * len(rows), PAGE_BYTES * len(rows) // max(size, 1)))
+def _next_limit(page: PostgresPage, rows: int) -> int:
+    size = sum(map(len, page.events))
+    return max(1, min(PAGE_EVENTS_MAX, 2 * rows, PAGE_BYTES * rows // max(size, 1)))
 
 
 class PostgresBus:
@@ -227,7 +229,7 @@ class PostgresBus:
         def handle(connection: Connection, letter: deadletter.DeadLetter) -> None:
             if letter.subscription not in handlers:
                 raise LookupError(f"dead letter {number}: no subscription {letter.subscription}")
-            events = newest([letter.event(self._blobs)], self._upcasters)
+            events = ready([letter.event(self._blobs)], self._blobs, self._upcasters)
             handlers[letter.subscription].handler(connection, events)
 
         with self._database.connect(consumer) as connection:
@@ -238,8 +240,9 @@ class PostgresBus:
     def _reader(self, subscription: Subscription, stop: threading.Event) -> Iterator[Reader]:
         reader = Reader(
             subscription,
-            PostgresLog(lambda: self._database.connect(RELAY), self._sources, self._blobs),
+            PostgresLog(lambda: self._database.connect(RELAY), self._sources),
             lambda: self._database.connect(subscription.consumer),
+            blobs=self._blobs,
             upcasters=self._upcasters,
             retry=self._retry,
             stop=stop,

@@ -257,7 +257,7 @@ def _publish_ours(pipe: Pipe, place: Place, name: str, count: int, batch: int) -
 
 def _publish_bare(pipe: Pipe, place: Place, name: str, count: int, batch: int) -> None:
     del name
-    payload = _events(1_000_000, 1)[0].wire()
+    payload = bytes(_events(1_000_000, 1)[0])
     with psycopg.connect(place.admin_dsn) as connection, connection.cursor() as cursor:
         for _ in range(0, count, batch):
             with cursor.copy("COPY bare.log (payload) FROM STDIN (FORMAT binary)") as copy:
@@ -309,7 +309,7 @@ def _consume_ours(pipe: Pipe, place: Place, name: str, count: int, wait: bool) -
     def handler(connection: psycopg.Connection[Any], events: Sequence[Event]) -> None:
         size = 0
         for event in events:
-            size += len(event.wire())
+            size += len(event)
         connection.execute(
             "UPDATE effect SET events = events + %b, bytes = bytes + %b",
             (len(events), size),

@@ -166,11 +166,12 @@ class Stuttering(PostgresLog):
 
 
 def test_bus_absorbs_events_that_are_delivered_again(stage: Stage) -> None:
-    log = Stuttering(lambda: stage.database.connect(RELAY), [PUBLISHER], stage.blobs)
+    log = Stuttering(lambda: stage.database.connect(RELAY), [PUBLISHER])
     reader = Reader(
         subscription(),
         log,
         lambda: stage.database.connect(CONSUMER),
+        blobs=stage.blobs,
         upcasters={},
         retry=QUICK,
         stop=threading.Event(),
