@@ -110,6 +110,7 @@ def decode_rows(
     result = _Result(len(columns.index))
     left = np.ones(len(columns.index), np.bool_)
     if sweeping:
+        senders = _Senders(keys)
         for swept in batch_profiles.sweep(
             columns.payload,
             start=columns.start,
@@ -123,12 +124,12 @@ def decode_rows(
             start=columns.start,
             length=columns.length,
             frames=columns.sealed_wmbus(),
-            key_of=_newest_key(keys),
+            key_of=senders.key_of,
             formats=formats,
             least=least,
         ):
             left[opened.frames] = False
-            _add_opened(result, columns, opened)
+            _add_opened(result, columns, opened, senders)
     for frame in np.flatnonzero(left).tolist():
         _add_one(result, columns, frame, keys=keys, formats=formats)
     return result.columns(columns)
@@ -251,22 +252,30 @@ def _add_swept(result: _Result, rows: _Rows, swept: Swept) -> None:
         result.put_hash(frame, name)
 
 
-def _newest_key(keys: Keys) -> Callable[[bytes], bytes | None]:
-    """The newest key by the address as sent, asked for once a meter and batch."""
-    known: dict[bytes, bytes | None] = {}
+class _Senders:
+    """Names and newest keys of wM-Bus meters by address as sent, worked out once a batch."""
 
-    def key_of(address: bytes) -> bytes | None:
-        if address not in known:
-            held = keys(str(MeterId.from_wire(address)))
-            known[address] = (
-                held if held is None or isinstance(held, bytes) else next(iter(held), None)
-            )
-        return known[address]
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._names: dict[bytes, str] = {}
+        self._newest: dict[bytes, bytes | None] = {}
 
-    return key_of
+    def name_of(self, address: bytes) -> str:
+        name = self._names.get(address)
+        if name is None:
+            name = self._names[address] = str(MeterId.from_wire(address))
+        return name
+
+    def key_of(self, address: bytes) -> bytes | None:
+        if address not in self._newest:
+            held = self._keys(self.name_of(address))
+            if held is not None and not isinstance(held, bytes):
+                held = next(iter(held), None)
+            self._newest[address] = held
+        return self._newest[address]
 
 
-def _add_opened(result: _Result, rows: _Rows, opened: Opened) -> None:
+def _add_opened(result: _Result, rows: _Rows, opened: Opened, senders: _Senders) -> None:
     frames = opened.frames
     result.counter[frames] = opened.counter
     result.integrity[frames] = Integrity.INNER_CRC
@@ -282,8 +291,9 @@ def _add_opened(result: _Result, rows: _Rows, opened: Opened) -> None:
     starts = rows.start[frames].tolist()
     for frame, start, counter in zip(frames.tolist(), starts, opened.counter.tolist(), strict=True):
         body = rows.bytes[start + 1 : start + 1 + opened.body_bytes]
-        result.name[frame] = str(MeterId.from_wire(body[1:9]))
-        result.put_hash(frame, frame_hash(KIND_WMBUS, body[1:9], counter, body))
+        address = body[1:9]
+        result.name[frame] = senders.name_of(address)
+        result.put_hash(frame, frame_hash(KIND_WMBUS, address, counter, body))
         if opened.layout:
             result.layouts.append((frame, opened.layout))
 
