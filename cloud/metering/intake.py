@@ -30,8 +30,8 @@ from prometheus_client import start_http_server
 from cloud.kernel import telemetry
 from cloud.kernel.config import Settings, without_password
 from cloud.kernel.platform import Platform
+from cloud.metering.senders import StreamMoved
 from cloud.metering.service import Metering
-from cloud.metering.worker import StreamMoved
 from decoders.value import value
 
 TOPIC_UP = "aquacis/1/gateway/+/up"

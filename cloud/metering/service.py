@@ -14,7 +14,7 @@ from cloud.kernel.config import Administration, GatewayConfig
 from cloud.kernel.db import Database
 from cloud.kernel.keyvault import KeyVault
 from cloud.kernel.platform import Platform
-from cloud.metering import dead_letters, registry, store
+from cloud.metering import dead_letters, registry, store, stream_store
 from cloud.metering.clock_offsets import Offset
 from cloud.metering.dead_letters import REJECTED
 from cloud.metering.model import Gateway, Rejection
@@ -187,14 +187,14 @@ class Metering:
     def mark_all_for_resend(self) -> int:
         """After a restore: ask every stream to send again what follows on what is stored."""
         connection = self._worker.connection()
-        streams = store.mark_all_for_resend(connection)
+        streams = stream_store.mark_all_for_resend(connection)
         connection.commit()
         return streams
 
     def resend_requests(self) -> list[tuple[str, bytes]]:
         """Return (gateway id, answer to publish) for each stream that a restore left behind."""
         connection = self._worker.connection()
-        streams = store.streams_to_resend(connection)
+        streams = stream_store.streams_to_resend(connection)
         connection.commit()
         return [
             (
@@ -261,8 +261,8 @@ class Metering:
         connection = self._worker.connection()
         known = None
         if stream is not None:
-            known = store.stream_of(connection, gateway, stream)
-        elif (known := store.newest_stream(connection, gateway)) is not None:
+            known = stream_store.stream_of(connection, gateway, stream)
+        elif (known := stream_store.newest_stream(connection, gateway)) is not None:
             stream = known.stream
         connection.commit()
         upto = 0 if known is None else known.upto

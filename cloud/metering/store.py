@@ -26,8 +26,6 @@ from cloud.metering.model import (
     Int16s,
     Int32s,
     Int64s,
-    Loss,
-    Stream,
 )
 from decoders.uplink import NO_RSSI, NO_SNR, Batch
 from decoders.value import value
@@ -151,86 +149,6 @@ def save_gateway(
             *shared,
             gateway.gateway_key,
         ],
-    )
-
-
-def stream_of(connection: Connection, gateway: Gateway, stream: bytes) -> Stream | None:
-    """Return a stream of a gateway, None when nothing was heard of it yet."""
-    row = connection.execute(
-        f"{_STREAM} WHERE gateway_key = %s AND stream = %s", [gateway.gateway_key, stream]
-    ).fetchone()
-    return None if row is None else _stream(row)
-
-
-def newest_stream(connection: Connection, gateway: Gateway) -> Stream | None:
-    """Return the stream the gateway began last."""
-    row = connection.execute(
-        f"{_STREAM} WHERE gateway_key = %s ORDER BY started_at DESC, seen_at DESC LIMIT 1",
-        [gateway.gateway_key],
-    ).fetchone()
-    return None if row is None else _stream(row)
-
-
-def streams_to_resend(connection: Connection) -> list[tuple[str, Stream]]:
-    """Return (gateway id, stream) of every stream that a restored cloud asks about."""
-    rows = connection.execute(
-        """SELECT g.id, s.gateway_key, stream, upto, head, head_at, started_at, last_heard_at,
-               resend
-           FROM edge_streams s JOIN gateways g USING (gateway_key) WHERE resend ORDER BY g.id"""
-    ).fetchall()
-    return [(row[0], _stream(row[1:])) for row in rows]
-
-
-def mark_all_for_resend(connection: Connection) -> int:
-    """Ask every gateway to send again what follows on its `upto`: after a restore."""
-    return connection.execute("UPDATE edge_streams SET resend = true").rowcount
-
-
-def save_stream(connection: Connection, stream: Stream, *, seen_at: int) -> None:
-    """Record how far a stream is taken over; its resend request is answered by any message."""
-    connection.execute(
-        """INSERT INTO edge_streams AS s (gateway_key, stream, upto, head, head_at, started_at,
-               first_heard_at, last_heard_at, seen_at, resend)
-           VALUES (%(key)s, %(stream)s, %(upto)s, %(head)s, %(head_at)s, %(started_at)s,
-               %(heard_at)s, %(heard_at)s, %(seen_at)s, %(resend)s)
-           ON CONFLICT (gateway_key, stream) DO UPDATE SET upto = excluded.upto,
-               head = excluded.head, head_at = excluded.head_at,
-               first_heard_at = coalesce(s.first_heard_at, excluded.first_heard_at),
-               last_heard_at = coalesce(excluded.last_heard_at, s.last_heard_at),
-               seen_at = greatest(s.seen_at, excluded.seen_at), resend = excluded.resend""",
-        {
-            "key": stream.gateway_key,
-            "stream": stream.stream,
-            "upto": stream.upto,
-            "head": stream.head,
-            "head_at": _optional(stream.head_at),
-            "started_at": storable(stream.started_at),
-            "heard_at": _optional(stream.last_heard_at),
-            "seen_at": storable(seen_at),
-            "resend": stream.resend,
-        },
-    )
-
-
-def record_loss(connection: Connection, gateway: Gateway, loss: Loss, *, reported_at: int) -> bool:
-    """Record a loss; False when it was recorded before."""
-    return bool(
-        connection.execute(
-            """INSERT INTO edge_losses (gateway_key, stream, first_seq, last_seq, reason, certain,
-                   from_at, to_at, reported_at)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING""",
-            [
-                gateway.gateway_key,
-                loss.stream,
-                loss.first_seq,
-                loss.last_seq,
-                loss.reason,
-                loss.certain,
-                _optional(loss.from_at),
-                _optional(loss.to_at),
-                storable(reported_at),
-            ],
-        ).rowcount
     )
 
 
@@ -418,23 +336,3 @@ def learn_layout(
 _GATEWAY = """SELECT gateway_key, administration, clock_offset_us, clock_uncertainty_us,
                   clock_quality, clock_samples FROM gateways WHERE id = %s"""
 _GATEWAY_LOCKED = _GATEWAY + " FOR NO KEY UPDATE"
-_STREAM = """SELECT gateway_key, stream, upto, head, head_at, started_at, last_heard_at, resend
-             FROM edge_streams"""
-
-
-def _stream(row: Sequence[Any]) -> Stream:
-    key, stream, upto, head, head_at, started_at, last_heard_at, resend = row
-    return Stream(
-        gateway_key=key,
-        stream=bytes(stream),
-        upto=upto,
-        head=head,
-        head_at=None if head_at is None else to_us(head_at),
-        started_at=to_us(started_at),
-        last_heard_at=None if last_heard_at is None else to_us(last_heard_at),
-        resend=resend,
-    )
-
-
-def _optional(instant_us: int | None) -> datetime | None:
-    return None if instant_us is None else storable(instant_us)

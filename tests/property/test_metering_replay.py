@@ -30,7 +30,8 @@ from tests.heard import (
 )
 
 TABLES = """readings, receptions, reading_conflicts, batches, edge_streams, edge_losses,
-            meter_state, gateway_hours, outbox, alert_episodes, alerts, row_dead_letters, compact_formats"""
+            meter_state, gateway_hours, outbox, alert_episodes, alerts,
+             row_dead_letters, compact_formats"""
 AHEAD = {"cerro": 0, "centro": 40 * MINUTE}
 
 
