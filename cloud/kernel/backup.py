@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,7 +30,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cloud.kernel.db import Connection, Database, role_of
 from cloud.kernel.postgres import Server
-from cloud.kernel.postgres_install import client_program
+from cloud.kernel.postgres_errors import DiskFull
+from cloud.kernel.postgres_install import client_program, tied_to_us
 from decoders.value import value
 
 MAINTENANCE_DATABASE = "postgres"
@@ -91,6 +93,7 @@ def backup(server: Server, file: Path, report: Report = lambda _: None) -> Backu
 
     The file has its name only when it is whole. Raises `BackupFailed`.
     """
+    file = file.absolute()
     with psycopg.connect(server.dsn()) as admin:
         total = _count(admin, _TABLES)
     scratch = file.with_name(f"{file.name}.part")
@@ -111,9 +114,11 @@ def backup(server: Server, file: Path, report: Report = lambda _: None) -> Backu
 def restore(server: Server, file: Path, report: Report = lambda _: None) -> Restored:
     """Put what `file` holds in the place of the database. The platform must be stopped.
 
-    Raises `DatabaseInUse`, `DiskNearlyFull`, `BackupFailed`; the database is then as it was.
+    Raises `DatabaseInUse`, `DiskFull`, `DiskNearlyFull`, `BackupFailed`; the database is then
+    as it was.
     """
     server.require_intake()
+    file = file.absolute()
     listed = _list(file)
     contexts = tuple(sorted({entry.owner for entry in listed} & {e.schema for e in listed}))
     name = str(conninfo_to_dict(server.dsn())["dbname"])
@@ -122,6 +127,7 @@ def restore(server: Server, file: Path, report: Report = lambda _: None) -> Rest
         _require_unused(admin, name)
         _drop(admin, scratch)
         _drop(admin, f"{name}_replaced")
+        _require_room(admin, server, name, file)
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(scratch)))
         try:
             fresh = Database(server.dsn(scratch), server.passwords_path)
@@ -206,6 +212,16 @@ def _require_unused(admin: Connection, name: str) -> None:
         raise DatabaseInUse(name, [row[0] for row in working])
 
 
+def _require_room(admin: Connection, server: Server, name: str, file: Path) -> None:
+    """Raise `DiskFull` when a second copy of the database would hardly fit beside the first."""
+    free = server.free_bytes()
+    size = admin.execute("SELECT pg_database_size(%s)", [name]).fetchone()
+    assert size is not None
+    needed = max(int(size[0]), file.stat().st_size)
+    if free is not None and free < needed:
+        raise DiskFull(server.passwords_path.parent, free, needed)
+
+
 def _drop(admin: Connection, name: str) -> None:
     admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
@@ -266,7 +282,7 @@ def _output(program: str, options: Sequence[str], environment: dict[str, str]) -
     """Yield what a program says, line by line. Raises `BackupFailed` at its end if it failed."""
     last: list[str] = []
     with subprocess.Popen(  # noqa: S603  the wheel's own program
-        [client_program(program), *options],
+        tied_to_us([str(client_program(program)), *options], signal.SIGTERM),
         env={"LC_ALL": "C", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

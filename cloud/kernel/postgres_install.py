@@ -99,13 +99,9 @@ class Programs:
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start `program` in a session of its own, as the server's user."""
-        switch = self.user.switch
-        uid, gid = (self.user.uid, self.user.gid) if switch else (-1, -1)
-        trampoline = [sys.executable, "-I", "-S", postgres_child.__file__]
-        credentials = [str(n) for n in (os.getpid(), int(death_signal), uid, gid)]
         command = [*self._nameless_prefix(program), str(self.folder / "bin" / program), *arguments]
         return subprocess.Popen(  # noqa: S603  our own interpreter and the wheel's programs
-            trampoline + credentials + command,
+            tied_to_us(command, death_signal, self.user if self.user.switch else None),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -123,6 +119,18 @@ class Programs:
         if program != "initdb" or unshare is None or _name_of(self.user.uid) is not None:
             return []
         return [unshare, "--user", f"--map-user={_MAPPED_UID}", "--"]
+
+
+def tied_to_us(
+    command: list[str], death_signal: signal.Signals, user: ServerUser | None = None
+) -> list[str]:
+    """Return `command` so that it gets `death_signal` when the thread that starts it dies.
+
+    It runs as `user` if one is given, in the folder /: paths must be absolute.
+    """
+    uid, gid = (user.uid, user.gid) if user else (-1, -1)
+    terms = [str(number) for number in (os.getpid(), int(death_signal), uid, gid)]
+    return [sys.executable, "-I", "-S", postgres_child.__file__, *terms, *command]
 
 
 def find_programs(runtime: Path, user: ServerUser) -> Programs:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +16,21 @@ from cloud.kernel.backup import BackupFailed, DatabaseInUse, Progress
 from cloud.kernel.db import Connection, Database
 from cloud.kernel.postgres import Server, YourServer
 from cloud.kernel.postgres_disk import Reserve
+from cloud.kernel.postgres_errors import DiskFull
 from tests.contract.bus_stage import ADAPTERS, CONSUMER, PUBLISHER, Stage, fact, subscription
 
 SMALL = Reserve(ballast_bytes=1 << 20, low_water_bytes=1 << 20, start_bytes=1 << 20)
+ROOT = Path(__file__).resolve().parents[3]
+RESTORE_SLOWLY = """
+import pathlib, sys, time
+from cloud.kernel import backup, postgres
+def tell(progress):
+    print(progress.done, "of", progress.total, flush=True)
+    time.sleep(600)
+dsn, passwords, file = sys.argv[1:]
+server = postgres.YourServer(dsn, pathlib.Path(passwords))
+backup.restore(server, pathlib.Path(file), tell)
+"""
 
 
 @pytest.fixture
@@ -213,6 +227,47 @@ def test_a_damaged_backup_changes_nothing(
             "SELECT datname FROM pg_database WHERE datname ~ '_restoring|_replaced'"
         )
         assert left.fetchall() == []
+
+
+def test_a_killed_restore_changes_nothing_and_does_not_hinder_the_next(
+    stage: Stage, server: Server, tmp_path: Path
+) -> None:
+    stage.publish(fact(1))
+    file = tmp_path / "city.backup"
+    backup.backup(server, file)
+    stage.publish(fact(2))
+    killed = subprocess.Popen(
+        [sys.executable, "-c", RESTORE_SLOWLY, server.dsn(), str(server.passwords_path), str(file)],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert killed.stdout is not None
+    assert killed.stdout.readline().startswith(b"1 of ")
+
+    killed.kill()
+    killed.communicate()
+
+    assert handle(stage) == [1, 2]
+    backup.restore(server, file)
+    assert handle(stage) == [1]
+
+
+def test_a_restore_needs_room_for_a_second_copy(
+    stage: Stage, server: Server, tmp_path: Path
+) -> None:
+    stage.publish(fact(1))
+    backup.backup(server, tmp_path / "city.backup")
+
+    with pytest.raises(DiskFull, match="1 MiB free"):
+        backup.restore(CrampedServer(server.dsn(), server.passwords_path), tmp_path / "city.backup")
+    assert handle(stage) == [1]
+
+
+class CrampedServer(YourServer):
+    """A server with little room."""
+
+    def free_bytes(self) -> int | None:
+        return 1 << 20
 
 
 def test_a_backup_is_whole_private_and_tells_how_far_it_is(server: Server, tmp_path: Path) -> None:
