@@ -17,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from cloud import flow
 from cloud.kernel import db, problems, telemetry, web
 from cloud.kernel.auth import api as auth_api
-from cloud.kernel.auth import issuer_api
+from cloud.kernel.auth import issuer_api, remote_api
 from cloud.kernel.auth.guard import public
 from cloud.kernel.auth.issuer import Issuer
 from cloud.kernel.auth.keys import LocalKeys
@@ -64,13 +64,13 @@ def assemble(
     wall = wall or SystemClock()
     vault = open_vault(settings)
     pools = Pools(database)
-    issuer = None
-    keys: KeySource
+    local = remote = None
     if settings.issuer is None:
-        issuer = local_issuer(settings, pools, vault, wall)
-        keys = issuer.keys
+        local = local_issuer(settings, pools, vault, wall)
     else:
-        keys = RemoteKeys(settings.issuer, httpx.Client(), time.monotonic)
+        remote = RemoteKeys(settings.issuer, httpx.Client(), time.monotonic)
+    keys: KeySource | None = local.keys if local else remote
+    assert keys is not None
     return Platform(
         settings=settings,
         clock=clock_named(settings.clock),
@@ -79,7 +79,8 @@ def assemble(
         blobs=FolderBlobs(settings.state / "blobs"),
         vault=vault,
         tokens=TokenVerifier(rules_of(settings), keys, lambda: wall.now_us() / 1e6),
-        issuer=issuer,
+        issuer=local,
+        remote_issuer=remote,
         pools=pools,
         on_close=on_close,
         ready_checks={"database": lambda: _database_answers(pools)},
@@ -106,12 +107,11 @@ def create_app(platform: Platform) -> FastAPI:
         redoc_url=None,
     )
     app.state.platform = platform
-    app.add_middleware(web.Envelope, https=platform.settings.base_url.startswith("https://"))
+    app.add_middleware(web.Envelope, settings=platform.settings)
     problems.install(app)
     app.include_router(health_routes(app))
     app.include_router(auth_api.router)
-    if platform.issuer is not None:
-        app.include_router(issuer_api.router)
+    app.include_router(remote_api.router if platform.issuer is None else issuer_api.router)
     app.include_router(metering_api.router)
     app.include_router(operations_api.router)
     app.include_router(web.pages(DIST))  # last: it answers whatever nobody else did

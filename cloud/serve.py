@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import json
 import os
 import signal
@@ -21,6 +19,7 @@ from cloud import app
 from cloud.kernel import config, console, telemetry
 from cloud.kernel.config import Settings
 from cloud.kernel.platform import Platform
+from cloud.metering import intake as metering_intake
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -55,11 +54,11 @@ def show_config(arguments: argparse.Namespace) -> int:
 
 
 def intake(_: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, _leave)  # until intake has handlers of its own
     settings = prepared("intake")
     platform = app.open_platform(settings)
     try:
-        entry = importlib.import_module("cloud.metering.intake")
-        return int(entry.main(platform) or 0)
+        return metering_intake.main(platform)
     finally:
         platform.close()
 
@@ -77,6 +76,11 @@ def serve(_: argparse.Namespace) -> int:
     finally:
         platform.close()
         listener.close()
+
+
+def _require_alive(thread: threading.Thread) -> None:
+    if not thread.is_alive():
+        raise RuntimeError(f"thread {thread.name} ended")
 
 
 def _leave(number: int, _: FrameType | None) -> NoReturn:
@@ -134,6 +138,9 @@ def write_private(path: Path, text: str) -> None:
 def run_server(platform: Platform, listener: socket.socket) -> None:
     """Answer requests and consume events until SIGINT or SIGTERM."""
     stop = threading.Event()
+    consumers = app.start_consumers(platform, stop)
+    checks = {**platform.ready_checks, "consumers": lambda: _require_alive(consumers)}
+    platform = replace(platform, ready_checks=checks)
     server = uvicorn.Server(
         uvicorn.Config(
             app.create_app(platform),
@@ -152,7 +159,6 @@ def run_server(platform: Platform, listener: socket.socket) -> None:
         server.should_exit = True
 
     held = {number: signal.signal(number, stopping) for number in (signal.SIGINT, signal.SIGTERM)}
-    consumers = app.start_consumers(platform, stop)
     serving = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http")
     try:
         serving.start()

@@ -26,6 +26,7 @@ exit codes:
   1   failed; stderr says why, in Spanish with a code
   2   wrong usage
   69  the database or the broker does not answer; try again
+  77  the broker lets intake in, but not read the gateways' topics
   78  the configuration does not allow it; stderr lists each reason
 """
 

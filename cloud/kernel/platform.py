@@ -10,7 +10,7 @@ from psycopg_pool import ConnectionPool
 
 from cloud.kernel import postgres
 from cloud.kernel.auth.issuer import Issuer
-from cloud.kernel.auth.resource import TokenVerifier
+from cloud.kernel.auth.resource import RemoteKeys, TokenVerifier
 from cloud.kernel.blobs import BlobStore
 from cloud.kernel.clock import Clock
 from cloud.kernel.config import Settings
@@ -69,7 +69,8 @@ class Platform:
     blobs: BlobStore
     vault: KeyVault
     tokens: TokenVerifier
-    issuer: Issuer | None  # None: the issuer is somebody else
+    issuer: Issuer | None  # ours, or
+    remote_issuer: RemoteKeys | None  # somebody else's: never both
     pools: Pools
     on_close: Callable[[], None] = lambda: None
     ready_checks: Mapping[str, Check] = field(default_factory=dict)

@@ -11,6 +11,7 @@ import hmac
 import time
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import FileResponse, Response
@@ -21,7 +22,7 @@ from cloud.kernel import problems, telemetry
 from cloud.kernel.auth.guard import public
 from cloud.kernel.config import Settings
 from cloud.kernel.platform import Platform
-from cloud.kernel.problems import NOT_FOUND, UNAUTHENTICATED, Problem, problem_type
+from cloud.kernel.problems import INVALID_INPUT, NOT_FOUND, UNAUTHENTICATED, Problem, problem_type
 
 BODY_BYTES_MAX = 1024 * 1024  # the API takes forms and small JSON; bulk comes by MQTT
 ASSET_CACHE = "public, max-age=31536000, immutable"  # their names carry their hash
@@ -72,10 +73,14 @@ OpenPlatform = Annotated[Platform, Depends(platform)]
 class Envelope:
     """ASGI layer around the whole application. Only HTTP passes through here."""
 
-    def __init__(self, app: ASGIApp, *, https: bool) -> None:
+    def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
         self._app = app
         self._headers = dict(SECURITY_HEADERS)
-        if https:
+        if settings.issuer is not None:  # the pages ask it for tokens
+            self._headers["content-security-policy"] = CONTENT_SECURITY_POLICY.replace(
+                "connect-src 'self'", f"connect-src 'self' {_origin(settings.issuer)}"
+            )
+        if settings.base_url.startswith("https://"):
             self._headers["strict-transport-security"] = "max-age=63072000"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,6 +100,10 @@ class Envelope:
         caller = telemetry.parse(Headers(scope=scope).get("traceparent"))
         with telemetry.carrying(caller):
             try:
+                if "\0" in scope["path"]:
+                    raise Problem(NOT_FOUND)
+                if b"%00" in scope["query_string"]:  # no database text can hold it
+                    raise Problem(INVALID_INPUT)
                 if scope["method"] not in _WITHOUT_BODY:
                     receive = await _whole_body(scope, receive)
                 await self._app(scope, receive, send_with_headers)
@@ -149,6 +158,11 @@ def require_metrics_token(request: Request, settings: Settings) -> None:
     expected = settings.metrics_token or ""
     if not expected or not hmac.compare_digest(given.encode(), expected.encode()):
         raise Problem(UNAUTHENTICATED, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def route_label(scope: Scope) -> str:

@@ -281,6 +281,15 @@ def test_routes_for_everybody_are_those_meant_so(walk: Walk) -> None:
     assert open_to_all == FOR_EVERYBODY
 
 
+def test_routes_say_in_the_description_who_needs_a_token(walk: Walk) -> None:
+    described = walk.client.get("/openapi.json").json()["paths"]
+
+    for route, _ in walk.guarded():
+        if str(route.path).startswith("/api/"):
+            (operation,) = described[route.path].values()
+            assert operation["security"] == [{"OpenIdConnect": []}], named(route)
+
+
 def test_routes_take_only_ids_this_test_can_fill(walk: Walk) -> None:
     for route, _ in walk.guarded():
         names = {field.alias for field in route.dependant.path_params} | set(required_query(route))

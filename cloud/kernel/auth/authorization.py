@@ -19,6 +19,7 @@ REDIRECT_PATH = "/entrar"
 PARAMETER_CHARACTERS_MAX = 2_048
 
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")  # SHA-256 in base64url
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SECONDS = re.compile(r"[0-9]{1,8}")
 
 Fault = tuple[str, str]  # error code of the protocol, English description
@@ -102,6 +103,10 @@ def _fault_of(given: Mapping[str, str]) -> tuple[str, str] | None:
         (
             all(len(text) <= PARAMETER_CHARACTERS_MAX for text in given.values()),
             ("invalid_request", "a parameter is too long"),
+        ),
+        (
+            not any(_CONTROL.search(text) for text in given.values()),
+            ("invalid_request", "a parameter has control characters"),
         ),
         (
             given.get("response_type") == "code",

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
+import psycopg
 from joserfc.jwk import ECKey, KeySet
 from psycopg.types.json import Jsonb
 
@@ -76,6 +77,14 @@ class LocalKeys:
     def _refresh(self) -> None:
         if self._monotonic_s() - self._loaded_at < RELOAD_S:
             return
+        try:
+            self._load()
+        except psycopg.OperationalError:
+            if self._signing is None:
+                raise  # else the keys we hold still sign and verify while the database is away
+        self._loaded_at = self._monotonic_s()
+
+    def _load(self) -> None:
         with self._connect() as connection:
             rows = _rows(connection, self._now())
             if not any(row["retired_at"] is None for row in rows):
@@ -85,10 +94,9 @@ class LocalKeys:
                     _add_key(connection, self._vault, self._now())
                     rows = _rows(connection, self._now())
         newest = rows[0]
-        self._published = KeySet([ECKey.import_key(row["public_jwk"]) for row in rows])
         private = self._vault.unwrap(Wrapped.from_bytes(newest["wrapped"]), _use(newest["kid"]))
+        self._published = KeySet([ECKey.import_key(row["public_jwk"]) for row in rows])
         self._signing = SigningKey(kid=newest["kid"], key=ECKey.import_key(json.loads(private)))
-        self._loaded_at = self._monotonic_s()
 
 
 def _use(kid: str) -> bytes:

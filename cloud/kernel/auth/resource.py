@@ -144,6 +144,13 @@ class RemoteKeys:
             assert self._held is not None
             return self._held
 
+    def discovery(self) -> dict[str, Any]:
+        """Return the issuer's own description. Raises `IssuerUnreachable`."""
+        try:
+            return self._described()
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise IssuerUnreachable(f"{self._issuer}: {error}") from error
+
     def _ask_again(self, age_s: float) -> None:
         if self._held is None and age_s < 1.0:
             raise IssuerUnreachable(f"{self._issuer}: did not answer a moment ago")
@@ -155,12 +162,15 @@ class RemoteKeys:
                 raise IssuerUnreachable(f"{self._issuer}: {error}") from error
 
     def _fetched(self) -> KeySet:
-        discovery = self._json(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
-        if discovery["issuer"] != self._issuer:
-            raise ValueError(f"the discovery document is of {discovery['issuer']!r}")
-        published = self._json(discovery["jwks_uri"])
+        published = self._json(self._described()["jwks_uri"])
         signing = [key for key in published["keys"] if key.get("use", "sig") == "sig"]
         return KeySet.import_key_set({"keys": signing})
+
+    def _described(self) -> dict[str, Any]:
+        described = self._json(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
+        if described["issuer"] != self._issuer:
+            raise ValueError(f"the discovery document is of {described['issuer']!r}")
+        return described
 
     def _json(self, url: str) -> dict[str, Any]:
         answer = self._client.get(url, timeout=ISSUER_TIMEOUT_S, follow_redirects=False)

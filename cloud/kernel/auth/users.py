@@ -150,12 +150,7 @@ def sign_in(connect: Any, *, name: str, password: str, now: datetime) -> User:  
         locked_until = _count_try(connection, name, now)
     if locked_until is not None:
         raise SignInRefused(locked_until=locked_until)
-    with connect() as connection:
-        row = connection.execute(
-            "SELECT user_id, name, roles, administrations, password_hash FROM users"
-            " WHERE name = %s",
-            [name],
-        ).fetchone()
+    row = _row_with_hash(connect, name) if NAME.fullmatch(name) else None
     matches = verified(row[4] if row else hash_of_nobody(), password)
     if row is None or not matches:
         raise SignInRefused
@@ -172,6 +167,15 @@ def sign_in(connect: Any, *, name: str, password: str, now: datetime) -> User:  
 def purge_tries(connection: Connection, now: datetime) -> None:
     """Drop what no longer counts."""
     connection.execute("DELETE FROM login_tries WHERE last_at < %s", [now - TRIES_FORGOTTEN_AFTER])
+
+
+def _row_with_hash(connect: Any, name: str) -> Any:  # noqa: ANN401  a row of the driver
+    with connect() as connection:
+        return connection.execute(
+            "SELECT user_id, name, roles, administrations, password_hash FROM users"
+            " WHERE name = %s",
+            [name],
+        ).fetchone()
 
 
 def _count_try(connection: Connection, name: str, now: datetime) -> datetime | None:

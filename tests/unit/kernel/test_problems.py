@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+from pathlib import Path
 from typing import Annotated
 
 import psycopg
@@ -14,6 +15,7 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from cloud.kernel import problems, telemetry, web
+from cloud.kernel.config import Settings
 from cloud.kernel.paging import PageQuery, decode, encode, page
 from cloud.kernel.problems import Problem, problem_type
 from cloud.kernel.telemetry import JsonLines
@@ -30,7 +32,8 @@ class Order(BaseModel):
 def client() -> TestClient:
     app = FastAPI(openapi_url=None)
     problems.install(app)
-    app.add_middleware(web.Envelope, https=True)
+    settings = Settings(state=Path(), public_url="https://agua.example")
+    app.add_middleware(web.Envelope, settings=settings)
 
     @app.get("/dry")
     def dry() -> None:
@@ -105,6 +108,8 @@ def test_a_database_that_is_away_asks_to_try_again(client: TestClient) -> None:
         ("GET", "/nowhere", 404, "not_found"),
         ("DELETE", "/dry", 405, "method_not_allowed"),
         ("POST", "/orders", 422, "invalid_input"),
+        ("GET", "/list?cursor=%00", 422, "invalid_input"),
+        ("GET", "/dry%00", 404, "not_found"),
     ],
 )
 def test_what_the_framework_refuses_is_a_problem_too(

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from cloud.kernel import problems, web
+from cloud.kernel.config import Settings
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def client(tmp_path: Path) -> TestClient:
     (dist / "link.txt").symlink_to(tmp_path / "secret.txt")
     app = FastAPI(openapi_url=None)
     problems.install(app)
-    app.add_middleware(web.Envelope, https=False)
+    app.add_middleware(web.Envelope, settings=Settings(state=tmp_path))
     app.include_router(web.pages(dist))
     return TestClient(app)
 

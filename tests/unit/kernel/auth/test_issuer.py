@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from urllib.parse import urlsplit
 
 import pytest
 
+from cloud.kernel.auth import passwords
 from tests.unit.kernel.auth.signing_in import ORIGIN, REDIRECT, Browser, SetClock, back, claims_of
 
 
@@ -109,6 +111,19 @@ def test_five_failures_lock_and_say_for_how_long(browser: Browser) -> None:
     assert "Espere 1 minuto" in locked.text
 
 
+def test_a_crowd_is_asked_to_try_again(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "VERIFY_WAIT_S", 0.01)
+    monkeypatch.setattr(passwords, "_verifying", threading.BoundedSemaphore(1))
+    form = browser.open_form()
+
+    with passwords._verifying:
+        busy = browser.send_form(form)
+
+    assert busy.status_code == 503
+    assert "[sign_in_busy]" in busy.text
+    assert browser.send_form(form).status_code == 303
+
+
 def test_what_people_type_is_shown_as_text_only(browser: Browser) -> None:
     evil = '"><script>alert(1)</script>'
 
@@ -195,6 +210,7 @@ def test_an_unknown_client_goes_nowhere(browser: Browser) -> None:
         ({"prompt": "consent"}, "invalid_request"),
         ({"max_age": "soon"}, "invalid_request"),
         ({"nonce": "x" * 3_000}, "invalid_request"),
+        ({"nonce": "two\nlines"}, "invalid_request"),
     ],
 )
 def test_a_request_we_do_not_serve_is_told_to_the_client(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,6 +11,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    SECP256R1,
+    EllipticCurvePublicNumbers,
+)
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+from joserfc import jwt
 
 from cloud.kernel.auth.keys import LocalKeys
 from cloud.kernel.db import Connection, Database
@@ -56,6 +65,30 @@ def test_the_first_key_is_made_once_however_many_ask(sandbox: Sandbox) -> None:
         signing = list(starts.map(lambda _: sandbox.keys().signing().kid, range(4)))
 
     assert len(set(signing)) == 1
+
+
+def test_an_outside_library_verifies_what_we_sign(sandbox: Sandbox) -> None:
+    """By cryptography alone: R and S from the token, the point from the published key."""
+    keys = sandbox.keys()
+    signing = keys.signing()
+    header = {"alg": "ES256", "kid": signing.kid}
+    signed, _, signature = jwt.encode(header, {"sub": "1"}, signing.key).rpartition(".")
+    (published,) = keys.keys(kid=None).as_dict(private=False)["keys"]
+    x, y, raw = (unpadded(text) for text in (published["x"], published["y"], signature))
+    point = EllipticCurvePublicNumbers(number(x), number(y), SECP256R1())
+
+    point.public_key().verify(
+        encode_dss_signature(number(raw[:32]), number(raw[32:])), signed.encode(), ECDSA(SHA256())
+    )
+
+
+def unpadded(text: str | list[str]) -> bytes:
+    assert isinstance(text, str)
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def number(raw: bytes) -> int:
+    return int.from_bytes(raw, "big")
 
 
 def test_another_process_signs_with_the_same_key(sandbox: Sandbox) -> None:

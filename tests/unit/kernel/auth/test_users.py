@@ -74,6 +74,8 @@ def test_name_and_password_open(sign_in: SignIn) -> None:
         ("ana", PASSWORD + " "),
         ("ana", "x" * 5_000),
         ("eva", PASSWORD),
+        ("ana\0", PASSWORD),
+        ("' OR true --", PASSWORD),
     ],
 )
 def test_anything_else_does_not_and_looks_the_same(
