@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from cloud.metering.intervals import Interval
 from cloud.metering.model import Quality
+from decoders.drivers.registry import reader_for_dev_eui_prefix, reader_for_meter
+from decoders.ids import MeterId
 from decoders.reading import Integrity
 
 Row = dict[str, Any]
+
+DEV_EUI = re.compile(r"[0-9A-F]{16}")
 
 READING_KINDS = {1: "total"}
 CLOCKS = {0: "meter", 1: "gateway", 2: "untrusted"}
@@ -28,7 +33,7 @@ def meter(row: Row) -> Row:
         "meter_key": row["meter_key"],
         "name": names[0] if names else str(row["meter_key"]),
         "names": names,
-        "driver": row["driver"],
+        "driver": row["driver"] or driver_of(names, version=row["version"], medium=row["medium"]),
         "administration": row["administration"],
         "provisional": row["provisional"],
         "last_at": instant(row["last_at"]),
@@ -37,6 +42,22 @@ def meter(row: Row) -> Row:
         "info_code": row["info_code"],
         "open_alerts": row["open_alerts"],
     }
+
+
+def driver_of(names: Sequence[str], *, version: int | None, medium: int | None) -> str | None:
+    """Return the driver that claims one of a meter's names; None while none does."""
+    for name in names:
+        reader = None
+        if DEV_EUI.fullmatch(name):
+            reader = reader_for_dev_eui_prefix(int(name[:6], 16))
+        elif "-" in name and version is not None and medium is not None:
+            manufacturer, serial = name.split("-", 1)
+            reader = reader_for_meter(
+                MeterId(manufacturer=manufacturer, serial=serial, version=version, medium=medium)
+            )
+        if reader is not None:
+            return reader.driver.name
+    return None
 
 
 def reading(row: Row) -> Row:

@@ -80,6 +80,7 @@ def test_a_meter_shows_its_hours_with_gaps_and_late_data(page: Page, site: Site)
     open_meter(page, site, LEAKING)
 
     expect(page.get_by_role("heading", level=1)).to_have_text(LEAKING)
+    expect(page.get_by_text("Kamstrup flowIQ · Querétaro")).to_be_visible()
     expect(page.get_by_text("Flujo continuo por más de 24 h")).to_be_visible()
     summary = page.get_by_role("img", name=re.compile("^Consumo en 7 días"))
     expect(summary).to_have_attribute("aria-label", re.compile(r"[1-9]\d* periodos sin dato"))

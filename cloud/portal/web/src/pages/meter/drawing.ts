@@ -11,6 +11,8 @@ export interface Picture {
   grid: readonly Consumption[]
   episodes: readonly Episode[]
   stepS: number
+  /** The period under the pointer. */
+  pointed: number | null
 }
 
 export type Ink = (name: string) => string
@@ -60,37 +62,46 @@ export function drawGround(plot: uPlot, picture: Picture, ink: Ink): void {
   pen.restore()
 }
 
-/** Over the grid lines: a bar a period, its top cut for late data, the pointed one stronger. */
+/** Over the grid lines: a bar a period, late data under a cap, the pointed one stronger. */
 export function drawBars(plot: uPlot, picture: Picture, ink: Ink): void {
-  const { ctx: pen, bbox } = plot
+  const { ctx: pen } = plot
   const ground = plot.valToPos(0, 'y', true)
-  const pointed = plot.cursor.idx
-  const mark = 3.5 * devicePixelRatio
+  const [bar, strong, late] = [ink('bar'), ink('agua'), ink('bar-late')]
+  const marked = marksLate(picture.grid)
   pen.save()
-  pen.beginPath()
-  pen.rect(bbox.left, bbox.top - mark * 3, bbox.width, bbox.height + mark * 3)
-  pen.clip()
   picture.grid.forEach((item, i) => {
     if (item.litres === null) return
     const from = Date.parse(item.from) / 1_000
     const left = plot.valToPos(from, 'x', true)
     const right = plot.valToPos(from + picture.stepS, 'x', true)
-    const top = plot.valToPos(item.litres, 'y', true)
     const space = Math.min(3 * devicePixelRatio, (right - left) * 0.18)
-    pen.fillStyle = item.late ? ink('bar-late') : i === pointed ? ink('agua') : ink('bar')
+    const width = right - left - space
+    pen.fillStyle = i === picture.pointed ? strong : bar
     // A heard zero is drawn too, as a line on the ground: it is not a gap.
-    const height = Math.max(ground - top, devicePixelRatio)
-    pen.fillRect(left + space / 2, ground - height, right - left - space, height)
-    if (item.late) {
-      const middle = (left + right) / 2
-      const y = ground - height - mark * 1.6
-      pen.beginPath()
-      pen.moveTo(middle, y - mark)
-      pen.lineTo(middle + mark, y)
-      pen.lineTo(middle, y + mark)
-      pen.lineTo(middle - mark, y)
-      pen.fill()
-    }
+    const height = Math.max(ground - plot.valToPos(item.litres, 'y', true), devicePixelRatio)
+    pen.fillRect(left + space / 2, ground - height, width, height)
+    if (!item.late) return
+    pen.fillStyle = late
+    const cap = CAP_PX * devicePixelRatio
+    pen.fillRect(left + space / 2, ground - height - cap * 1.4, width, cap)
+    if (marked) diamond(pen, (left + right) / 2, ground - height - cap * 4)
   })
   pen.restore()
+}
+
+const CAP_PX = 3
+
+/** A mark on each late bar helps while they are few; on all of them it is noise. */
+function marksLate(grid: readonly Consumption[]): boolean {
+  return grid.filter((item) => item.late).length * 5 < grid.length
+}
+
+function diamond(pen: CanvasRenderingContext2D, x: number, y: number): void {
+  const half = 3.5 * devicePixelRatio
+  pen.beginPath()
+  pen.moveTo(x, y - half)
+  pen.lineTo(x + half, y)
+  pen.lineTo(x, y + half)
+  pen.lineTo(x - half, y)
+  pen.fill()
 }
