@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, KeyFileUnusable) as error:
         log("settings_wrong", reason=str(error))
         return EXIT_CONFIG
-    except (OutboxUnusable, OSError) as error:
+    except (OutboxUnusable, OSError, sqlite3.DatabaseError) as error:
         log("outbox_unusable", reason=str(error))
         return EXIT_OUTBOX
 

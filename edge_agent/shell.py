@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import IO, Final
 
 from decoders.uplink import Batch
 from edge_agent import VERSION, core, inputs, memory, protocol, reduction
@@ -77,7 +77,10 @@ class Agent:
         inbox: Inbox,
         clock: Clock,
         log: Log,
+        lock: IO[bytes] | None = None,
     ) -> None:
+        """`lock`: held open as long as the agent lives."""
+        self._lock = lock
         self._gateway = gateway
         self._state = state
         self._outbox = outbox
@@ -92,6 +95,7 @@ class Agent:
         self._committed = 0
         self._told = -1  # value of `_committed` in the newest message
         self._logged_s = float("-inf")
+        self._until_s = float("inf")  # when commits that fail are given up
         self._ahead_us = clock.now_us() - clock.ticks_us()
 
     def stop(self) -> None:
@@ -122,10 +126,17 @@ class Agent:
                 break
             self._turn(TICK_S)
         self._link.stop()
+        pending = self._outbox.pending
+        self._close()
         if self._refused is not None:
             self._log("subscription_refused", reason=str(self._refused))
             return EXIT_REFUSED
-        return EXIT_TEMPORARY if self._outbox.pending else EXIT_OK
+        return EXIT_TEMPORARY if pending else EXIT_OK
+
+    def _close(self) -> None:
+        self._outbox.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def _turn(self, timeout_s: float) -> None:
         group = self._gather(timeout_s)
@@ -217,7 +228,7 @@ class Agent:
     def _commit(self, group: Group) -> None:
         """Bring the group to disk, however long it takes, then tell the sources."""
         while not self._on_disk(group):
-            if self._stopping.wait(RETRY_S):
+            if self._stopping.wait(RETRY_S) or time.monotonic() >= self._until_s:
                 return
         if group.tokens:
             for source in self._sources:
@@ -335,9 +346,9 @@ class Agent:
         """Stop the sources, keep what they had read, give the last acks a moment."""
         for source in self._sources:
             source.stop()
-        self._stopping.clear()  # so that a failing commit is tried again, but not for ever
-        end_s = time.monotonic() + CATCH_UP_S
-        while len(self._inbox) and time.monotonic() < end_s:
+        self._stopping.clear()  # so that a commit that fails is tried again, but not for ever
+        self._until_s = time.monotonic() + CATCH_UP_S
+        while len(self._inbox) and time.monotonic() < self._until_s:
             self._commit(self._gather(0))
         self._inbox.close()
         end_s = time.monotonic() + FAREWELL_S
@@ -347,7 +358,7 @@ class Agent:
             self._commit(self._gather(TICK_S))
         self._link.stop()
         self._log("stopped", **self.health())
-        self._outbox.close()
+        self._close()
 
 
 def published(asked: protocol.Publish, batch: Batch) -> inputs.Published:

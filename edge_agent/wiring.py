@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from pathlib import Path
+from typing import IO
 
 from edge_agent import core, protocol, reduction
 from edge_agent.clock import Clock, clock_from
 from edge_agent.config import ChirpStackConfig, Config, ConfigError, LinesConfig
 from edge_agent.forward import CloudLink
 from edge_agent.keys import KeyFileUnusable, read_keys
-from edge_agent.outbox import Outbox
+from edge_agent.outbox import Outbox, OutboxUnusable
 from edge_agent.shell import Agent, Log, recovered
 from edge_agent.sources.chirpstack import ChirpStackSource
 from edge_agent.sources.lines import LineSource
 from edge_agent.sources.port import Inbox, Source
 
 OUTBOX_FILE = "outbox.db"
+LOCK_FILE = "agent.lock"
+
+
+def locked(folder: Path) -> IO[bytes]:
+    """Take the folder for this process, until the returned file is closed or the process ends.
+
+    Two agents on one outbox would give one number to two rows. Raises OutboxUnusable.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / LOCK_FILE).open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise OutboxUnusable(f"{folder}: another agent works on it") from None
+    return lock
 
 
 def open_outbox(config: Config, clock: Clock) -> Outbox:
@@ -51,7 +70,13 @@ def agent_of(config: Config, *, log: Log, with_sources: bool = True) -> Agent:
         offsets_us=config.meter_offsets_us,
         limits=config.limits,
     )
-    outbox = open_outbox(config, clock)
+    lock = locked(config.state)
+    try:
+        outbox = open_outbox(config, clock)
+        memory = recovered(outbox, policy)
+    except BaseException:
+        lock.close()
+        raise
     link = protocol.Link(
         stream=outbox.stream,
         first=outbox.first,
@@ -63,13 +88,14 @@ def agent_of(config: Config, *, log: Log, with_sources: bool = True) -> Agent:
     sources = config.sources if with_sources else ()
     return Agent(
         gateway=config.gateway,
-        state=core.State(reduction=recovered(outbox, policy), link=link, pace=config.pace),
+        state=core.State(reduction=memory, link=link, pace=config.pace),
         outbox=outbox,
         link=CloudLink(broker=config.broker, gateway=config.gateway, inbox=inbox, log=log),
         sources=tuple(_source(source, config, inbox, clock) for source in sources),
         inbox=inbox,
         clock=clock,
         log=log,
+        lock=lock,
     )
 
 

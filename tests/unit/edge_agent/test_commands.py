@@ -134,6 +134,31 @@ def test_a_drained_outbox_needs_no_broker(tmp_path: Path) -> None:
     assert cli.main(["drain", "--config", str(settings(tmp_path)), "--timeout", "5"]) == 0
 
 
+def test_a_second_agent_on_the_same_outbox_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = settings(tmp_path)
+    first = agent_of(read_config(path), log=lambda *_, **__: None)
+
+    assert cli.main(["drain", "--config", str(path)]) == cli.EXIT_OUTBOX
+    assert "another agent works on it" in capsys.readouterr().err
+
+    assert first.drain(1) == 0
+    assert cli.main(["drain", "--config", str(path), "--timeout", "5"]) == 0
+
+
+def test_a_damaged_outbox_is_said_not_thrown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = settings(tmp_path)
+    (tmp_path / "agent").mkdir()
+    (tmp_path / "agent" / "outbox.db").write_bytes(b"not a database" * 1000)
+
+    assert cli.main(["run", "--config", str(path)]) == cli.EXIT_OUTBOX
+    assert cli.main(["inspect", "--config", str(path)]) == cli.EXIT_OUTBOX
+    assert capsys.readouterr().err.count("outbox_unusable") == 2
+
+
 def test_help_teaches_and_documents_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         cli.main(["--help"])

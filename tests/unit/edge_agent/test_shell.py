@@ -188,6 +188,26 @@ def test_while_the_disk_is_full_nothing_is_settled_and_nothing_is_lost(
     assert len(bench.cloud.rows) == 2
 
 
+def test_an_agent_whose_disk_stays_full_still_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell, "RETRY_S", 0.05)
+    monkeypatch.setattr(shell, "CATCH_UP_S", 0.2)
+    bench = Bench(tmp_path)
+
+    def refusing(*_given: Any) -> Any:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(bench.outbox, "append", refusing)
+    bench.thread.start()
+    bench.hear(1)
+    wait_for(lambda: len(bench.logged("commit_failed")) >= 2)
+    bench.hear(2)
+
+    assert bench.stop() == 0
+    assert bench.radio.settled == []
+
+
 def test_a_frame_that_breaks_us_is_reported_and_its_neighbours_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
