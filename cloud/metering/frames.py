@@ -8,8 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cloud.metering.model import Int16s, Int64s
-from decoders.uplink import COLUMNS, Rows
+from decoders.ids import WIRE_BYTES, MeterId
+from decoders.uplink import COLUMNS, RowKind, Rows
 from decoders.value import value
+
+ADDRESS_AT = 2  # of a wM-Bus frame: L, C, then M and A
 
 
 @value
@@ -44,3 +47,16 @@ def uplinked(rows: Rows) -> Uplinked:
     columns["seq"] = np.minimum(columns["seq"], np.uint64((1 << 63) - 1)).astype(np.int64)
     columns["snr"] = columns["snr"].astype(np.int16)
     return Uplinked(**columns)
+
+
+def likely_names(rows: Rows, up: Uplinked) -> set[str]:
+    """Return the natural ids that wM-Bus rows carry where most frames have them: in the clear link
+    header, after L and C. Only to look meters up together; who sent a frame the decoders say.
+    """
+    long_enough = (up.kind == RowKind.WMBUS) & (up.length >= ADDRESS_AT + WIRE_BYTES)
+    begin = up.start[long_enough] + ADDRESS_AT
+    if not len(begin):
+        return set()
+    octets = np.frombuffer(rows.payload, np.uint8)[begin[:, None] + np.arange(WIRE_BYTES)]
+    wires = np.unique(np.ascontiguousarray(octets).view(f"V{WIRE_BYTES}"))
+    return {str(MeterId.from_wire(wire.tobytes())) for wire in wires}

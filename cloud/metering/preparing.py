@@ -69,7 +69,7 @@ class Prepared:
     max_flow_lph: Int64s  # beside meter_keys
     anomalies: tuple[tuple[Anomaly, Meter], ...]
     reports: tuple[Report, ...]
-    layouts: tuple[tuple[bytes, int], ...]  # and the row
+    layouts: tuple[tuple[bytes, int], ...]  # each once, and the first row that teaches it
     rejected: tuple[RejectedRow, ...]
     last_heard_at: int | None  # µs, corrected, of the last row
 
@@ -167,7 +167,7 @@ def prepare(
         max_flow_lph=np.array([flows[key] for key in meter_keys.tolist()], np.int64),
         anomalies=tuple(anomalies),
         reports=tuple(reports),
-        layouts=tuple((layout, int(decoded.row[frame])) for frame, layout in decoded.layouts),
+        layouts=_distinct_layouts(decoded),
         rejected=tuple(sorted([*rejected, *unreadable], key=lambda one: one.index)),
         last_heard_at=int(heard_at[taken.stop - 1]) if taken else None,
     )
@@ -253,6 +253,13 @@ def _oldest_allowed(register_at: Int64s) -> int:
 def _teaches(up: Uplinked, decoded: Decoded) -> Bools:
     teaches: Bools = (up.flags[decoded.row] & RowFlag.TEACHES_FORMAT) != 0
     return teaches
+
+
+def _distinct_layouts(decoded: Decoded) -> tuple[tuple[bytes, int], ...]:
+    first: dict[bytes, int] = {}
+    for frame, layout in decoded.layouts:
+        first.setdefault(layout, int(decoded.row[frame]))
+    return tuple(first.items())
 
 
 def _receptions(

@@ -23,7 +23,8 @@ from cloud.metering.registry import NewMeter
 from cloud.metering.store import GatewayUnknown
 from cloud.metering.worker import CREDIT_ROWS, Connection, Taken, Worker
 from decoders import uplink
-from decoders.uplink import Ack, UplinkError
+from decoders.uplink import Ack
+from decoders.uplink_fields import Malformed, UplinkError
 from decoders.value import value
 
 FRAMES = telemetry.counter("aquacis_frames_total", "Frames accepted; each reception counts.")
@@ -121,7 +122,7 @@ class Metering:
         """Keep a message that `ingest` failed on as a dead letter, and answer it as unreadable, so
         that its gateway finds the row that does it. Raises psycopg.Error.
         """
-        failed = uplink.UplinkError(detail)
+        failed = UplinkError(detail)
         return self._unreadable(message, topic_gateway, received_at, failed, code=Rejection.FAILED)
 
     def replay(self, dead_letter_key: int) -> Replayed:
@@ -230,7 +231,7 @@ class Metering:
         except psycopg.DataError as error:
             # the last net: a value that our checks let through and the database does not
             self._worker.recover()
-            refused = uplink.Malformed(f"{type(error).__name__}: {error}")
+            refused = Malformed(f"{type(error).__name__}: {error}")
             return self._unreadable(message, topic_gateway, received_at, refused)
         _count(taken)
         ack = taken.ack

@@ -29,7 +29,7 @@ from cloud.metering import (
     store,
 )
 from cloud.metering.clock_offsets import Offset
-from cloud.metering.frames import Uplinked, uplinked
+from cloud.metering.frames import Uplinked, likely_names, uplinked
 from cloud.metering.model import Gateway, Loss
 from cloud.metering.preparing import Prepared
 from cloud.metering.recording import Recorded, Source
@@ -196,6 +196,7 @@ class Worker:
         """Decode every telegram; afterwards the registry knows every meter that may be known."""
         registry = self.registry
         registry.use(connection)
+        registry.find(connection, likely_names(rows, up))
         decoded = decode_rows(rows, keys=registry.keys, formats=registry.formats)
         suspected = preparing.anomaly_meters(rows, up)
         registry.find(connection, suspected.union(decoded.names))
