@@ -32,128 +32,77 @@ Both ends ignore keys and columns they do not know. Times are whole microseconds
 
 from __future__ import annotations
 
-import sys
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from enum import IntEnum, IntFlag
-from itertools import pairwise
+from collections.abc import Mapping
 from typing import Any
 
 import cbor2
 
+from decoders.uplink_fields import (
+    Malformed,
+    Oversized,
+    UnknownVersion,
+    UplinkError,
+    instant,
+    is_int,
+    listed,
+    octets,
+    seq_of,
+    text,
+)
+from decoders.uplink_rows import (
+    COLUMNS,
+    MAX_PAYLOAD_BYTES,
+    MAX_ROWS,
+    NO_RSSI,
+    NO_SNR,
+    Row,
+    RowFlag,
+    RowKind,
+    Rows,
+    pack_rows,
+    read_rows,
+)
 from decoders.value import value
+
+__all__ = [
+    "ACCEPTED_VERSIONS",
+    "COLUMNS",
+    "MAX_LOST_RANGES",
+    "MAX_MESSAGE_BYTES",
+    "MAX_PAYLOAD_BYTES",
+    "MAX_ROWS",
+    "NO_RSSI",
+    "NO_SNR",
+    "STREAM_BYTES",
+    "VERSION",
+    "Ack",
+    "Batch",
+    "Lost",
+    "Malformed",
+    "Oversized",
+    "Row",
+    "RowFlag",
+    "RowKind",
+    "Rows",
+    "UnknownVersion",
+    "UplinkError",
+    "claimed_stream",
+    "decode_ack",
+    "decode_batch",
+    "encode_ack",
+    "encode_batch",
+    "pack_rows",
+]
 
 VERSION = 1
 ACCEPTED_VERSIONS = range(max(1, VERSION - 2), VERSION + 1)
 
 MAX_MESSAGE_BYTES = 1 << 20  # a broker's usual limit is above it, a gateway's memory too
-MAX_ROWS = 4096  # of ~100 bytes each: well inside the message limit
-MAX_PAYLOAD_BYTES = 1024  # the longest wM-Bus frame is 290 bytes; a report may be longer
 MAX_LOST_RANGES = 64
 MAX_REJECTED = MAX_ROWS
 MAX_GATEWAY_CHARACTERS = 32
 STREAM_BYTES = 16
 U64 = (1 << 64) - 1
-
-# column → array typecode of the same width on every platform Python runs on
-COLUMNS: Mapping[str, str] = {
-    "seq": "Q",
-    "heard_at": "q",
-    "kind": "B",
-    "flags": "B",
-    "radio": "Q",  # LoRaWAN: DevEUI; else 0
-    "session": "I",  # LoRaWAN: DevAddr, which changes with every join; else 0
-    "counter": "I",  # LoRaWAN: 32-bit frame counter; else 0
-    "port": "B",  # LoRaWAN: FPort; else 0
-    "rssi": "h",  # dBm; NO_RSSI where the receiver does not say
-    "snr": "b",  # quarter dB; NO_SNR where the receiver does not say
-    "length": "H",  # bytes of this row's payload
-}
-NO_RSSI = -32768
-NO_SNR = -128
-
-
-class RowKind(IntEnum):
-    WMBUS = 1
-    LORAWAN = 2
-    ANOMALY = 3
-    REPORT = 4
-
-
-class RowFlag(IntFlag):
-    ALREADY_DECRYPTED = 1
-    TEACHES_FORMAT = 2  # a full frame that only teaches its compact format: never a reading
-    UNDECODABLE = 4
-    INFO_CHANGE = 8
-    DAILY_EXTREME = 16
-    FIRST_OF_HOUR = 32
-
-
-class UplinkError(Exception):
-    """A message that cannot be read as a whole.
-
-    code     uplink_oversized | uplink_malformed | uplink_version
-    detail   what is wrong, where
-    """
-
-    code = "uplink_malformed"
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(f"{self.code}: {detail}")
-        self.detail = detail
-
-
-class Oversized(UplinkError):
-    code = "uplink_oversized"
-
-
-class Malformed(UplinkError):
-    code = "uplink_malformed"
-
-
-class UnknownVersion(UplinkError):
-    code = "uplink_version"
-
-
-@value
-class Row:
-    """One thing a gateway heard or found. Units as in COLUMNS."""
-
-    seq: int
-    heard_at: int
-    kind: RowKind
-    payload: bytes
-    flags: RowFlag = RowFlag(0)
-    radio: int = 0
-    session: int = 0
-    counter: int = 0
-    port: int = 0
-    rssi: int = NO_RSSI
-    snr: int = NO_SNR
-
-
-@value
-class Rows:
-    """The rows of a batch as columns: `column(name)` for numpy, iteration for people."""
-
-    count: int
-    columns: Mapping[str, bytes]
-    payload: bytes
-
-    def column(self, name: str) -> array[int]:
-        return _unpacked(COLUMNS[name], self.columns[name])
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[Row]:
-        unpacked = {name: self.column(name) for name in COLUMNS}
-        start = 0
-        for i in range(self.count):
-            length = unpacked["length"][i]
-            fields = {name: unpacked[name][i] for name in COLUMNS if name != "length"}
-            yield _row(fields, self.payload[start : start + length])
-            start += length
 
 
 @value
@@ -206,18 +155,6 @@ class Ack:
     resend_from: int | None = None
 
 
-def pack_rows(rows: Iterable[Row]) -> Rows:
-    """Turn rows into columns. Raises OverflowError for a value outside its column."""
-    columns = {name: array(code) for name, code in COLUMNS.items()}
-    payloads = []
-    for row in rows:
-        for name, column in columns.items():
-            column.append(len(row.payload) if name == "length" else int(getattr(row, name)))
-        payloads.append(row.payload)
-    packed = {name: _packed(column) for name, column in columns.items()}
-    return Rows(count=len(payloads), columns=packed, payload=b"".join(payloads))
-
-
 def encode_batch(batch: Batch) -> bytes:
     """Return the message for `batch`. Raises Oversized when no broker would take it."""
     if batch.rows.count > MAX_ROWS:
@@ -257,20 +194,20 @@ def decode_batch(message: bytes) -> Batch:
     return Batch(
         version=fields["v"],
         gateway=_gateway(fields),
-        stream=_bytes(fields, "stream", exactly=STREAM_BYTES),
-        agent=_text(fields, "agent"),
-        capabilities=tuple(str(c) for c in _list(fields, "caps", at_most=64)),
-        sent_at=_instant(fields, "sent"),
+        stream=octets(fields, "stream", exactly=STREAM_BYTES),
+        agent=text(fields, "agent"),
+        capabilities=tuple(str(c) for c in listed(fields, "caps", at_most=64)),
+        sent_at=instant(fields, "sent"),
         echo_cloud_at=_pair(fields)[0],
         echo_age_us=_pair(fields)[1],
-        head=_seq(fields, "head"),
-        head_at=_instant(fields, "head_at"),
-        started_at=_instant(fields, "started"),
-        acked=_seq(fields, "acked"),
+        head=seq_of(fields, "head"),
+        head_at=instant(fields, "head_at"),
+        started_at=instant(fields, "started"),
+        acked=seq_of(fields, "acked"),
         lost=_lost(fields),
         health=_health(fields),
-        traceparent=_text(fields, "tp"),
-        rows=_rows(fields),
+        traceparent=text(fields, "tp"),
+        rows=read_rows(fields),
     )
 
 
@@ -293,19 +230,19 @@ def decode_ack(message: bytes) -> Ack:
     """Read a message of the cloud. Raises Oversized, Malformed or UnknownVersion."""
     fields = _checked_map(message)
     rejected = []
-    for pair in _list(fields, "rej", at_most=MAX_REJECTED):
+    for pair in listed(fields, "rej", at_most=MAX_REJECTED):
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
             raise Malformed("rej: each entry is [seq, code]")
-        rejected.append((_seq({"rej": pair[0]}, "rej"), str(pair[1])))
+        rejected.append((seq_of({"rej": pair[0]}, "rej"), str(pair[1])))
     resend = fields.get("resend")
     return Ack(
         version=fields["v"],
-        stream=_bytes(fields, "stream", exactly=STREAM_BYTES),
-        upto=_seq(fields, "upto"),
+        stream=octets(fields, "stream", exactly=STREAM_BYTES),
+        upto=seq_of(fields, "upto"),
         rejected=tuple(rejected),
-        credit=_seq(fields, "credit"),
-        resend_from=None if resend is None else _seq(fields, "resend"),
-        cloud_at=_instant(fields, "cloud_at"),
+        credit=seq_of(fields, "credit"),
+        resend_from=None if resend is None else seq_of(fields, "resend"),
+        cloud_at=instant(fields, "cloud_at"),
     )
 
 
@@ -329,7 +266,7 @@ def _checked_map(message: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise Malformed(f"a map is expected, got {type(fields).__name__}")
     version = fields.get("v")
-    if not _is_int(version):
+    if not is_int(version):
         raise Malformed("v: the uplink version is missing")
     if version not in ACCEPTED_VERSIONS:
         raise UnknownVersion(
@@ -339,7 +276,7 @@ def _checked_map(message: bytes) -> dict[str, Any]:
 
 
 def _gateway(fields: Mapping[str, Any]) -> str:
-    gateway = _text(fields, "gw")
+    gateway = text(fields, "gw")
     plain = gateway.replace("-", "")
     alphabet = plain.isascii() and plain.isalnum() and gateway == gateway.lower()
     if not alphabet or len(gateway) > MAX_GATEWAY_CHARACTERS:
@@ -350,45 +287,10 @@ def _gateway(fields: Mapping[str, Any]) -> str:
     return gateway
 
 
-def _rows(fields: Mapping[str, Any]) -> Rows:
-    count = _seq(fields, "n")
-    if count > MAX_ROWS:
-        raise Oversized(f"{count} rows, at most {MAX_ROWS} are read")
-    given = fields.get("cols")
-    if not isinstance(given, dict):
-        raise Malformed("cols: a map of packed columns is expected")
-    columns = {}
-    for name, code in COLUMNS.items():
-        columns[name] = _bytes(given, name, exactly=count * array(code).itemsize)
-    payload = _bytes(fields, "payload")
-    rows = Rows(count=count, columns=columns, payload=payload)
-    lengths = rows.column("length")
-    if sum(lengths) != len(payload):
-        raise Malformed(
-            f"payload: {len(payload)} bytes, the rows' lengths add up to {sum(lengths)}"
-        )
-    if count and max(lengths) > MAX_PAYLOAD_BYTES:
-        raise Malformed(f"length: a row of {max(lengths)} bytes, at most {MAX_PAYLOAD_BYTES}")
-    known = frozenset(RowKind)
-    if any(kind not in known for kind in rows.columns["kind"]):
-        raise Malformed("kind: unknown row kind; a newer kind needs a newer uplink version")
-    seqs = rows.column("seq")
-    if any(later <= earlier for earlier, later in pairwise(seqs)):
-        raise Malformed("seq: rows must come in rising order")
-    if count and seqs[0] == 0:
-        raise Malformed("seq: the first row of a stream is 1")
-    return rows
-
-
-def _row(fields: dict[str, int], payload: bytes) -> Row:
-    kind, flags = RowKind(fields.pop("kind")), RowFlag(fields.pop("flags"))
-    return Row(kind=kind, flags=flags, payload=payload, **fields)
-
-
 def _lost(fields: Mapping[str, Any]) -> tuple[Lost, ...]:
     ranges = []
-    for item in _list(fields, "lost", at_most=MAX_LOST_RANGES):
-        if not isinstance(item, (list, tuple)) or len(item) != 4 or not all(map(_is_int, item)):
+    for item in listed(fields, "lost", at_most=MAX_LOST_RANGES):
+        if not isinstance(item, (list, tuple)) or len(item) != 4 or not all(map(is_int, item)):
             raise Malformed("lost: each entry is [first, last, from, to]")
         first, last, from_at, to_at = item
         if not 1 <= first <= last <= U64:
@@ -408,63 +310,7 @@ def _health(fields: Mapping[str, Any]) -> dict[str, int | float | str]:
 
 
 def _pair(fields: Mapping[str, Any]) -> tuple[int, int]:
-    echo = _list(fields, "echo", at_most=2) or [0, 0]
-    if len(echo) != 2 or not all(map(_is_int, echo)):
+    echo = listed(fields, "echo", at_most=2) or [0, 0]
+    if len(echo) != 2 or not all(map(is_int, echo)):
         raise Malformed("echo: [cloud_at, age] is expected")
-    return _instant({"echo": echo[0]}, "echo"), _instant({"echo": echo[1]}, "echo")
-
-
-def _list(fields: Mapping[str, Any], name: str, *, at_most: int) -> Sequence[Any]:
-    given = fields.get(name, ())
-    if not isinstance(given, (list, tuple)) or len(given) > at_most:
-        raise Malformed(f"{name}: a list of at most {at_most} entries is expected")
-    return given
-
-
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    given = fields.get(name, "")
-    if not isinstance(given, str) or len(given) > 256:
-        raise Malformed(f"{name}: a text of at most 256 characters is expected")
-    return given
-
-
-def _bytes(fields: Mapping[str, Any], name: str, *, exactly: int | None = None) -> bytes:
-    given = fields.get(name)
-    if not isinstance(given, bytes):
-        raise Malformed(f"{name}: a byte string is expected")
-    if exactly is not None and len(given) != exactly:
-        raise Malformed(f"{name}: {exactly} bytes are expected, got {len(given)}")
-    return given
-
-
-def _seq(fields: Mapping[str, Any], name: str) -> int:
-    return _whole(fields, name, 0, U64 >> 1)
-
-
-def _instant(fields: Mapping[str, Any], name: str) -> int:
-    return _whole(fields, name, -(1 << 62), 1 << 62)
-
-
-def _whole(fields: Mapping[str, Any], name: str, least: int, most: int) -> int:
-    given = fields.get(name, 0)
-    if not _is_int(given) or not least <= given <= most:
-        raise Malformed(f"{name}: a whole number of {least} … {most} is expected")
-    return int(given)
-
-
-def _is_int(given: object) -> bool:
-    return isinstance(given, int) and not isinstance(given, bool)
-
-
-def _packed(column: array[int]) -> bytes:
-    if sys.byteorder == "big":
-        column.byteswap()
-    return column.tobytes()
-
-
-def _unpacked(code: str, packed: bytes) -> array[int]:
-    column = array(code)
-    column.frombytes(packed)
-    if sys.byteorder == "big":
-        column.byteswap()
-    return column
+    return instant({"echo": echo[0]}, "echo"), instant({"echo": echo[1]}, "echo")
