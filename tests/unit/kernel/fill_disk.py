@@ -1,6 +1,6 @@
 """A program for tests: a server on a disk of 320 MiB that somebody else fills to the brim.
 
-`fill_disk.py FOLDER` wants a mount namespace of its own (`unshare --mount`) and root. Prints one
+`fill_disk.py FOLDER` wants a mount namespace of its own and the right to mount. Prints one
 JSON object that says what happened.
 """
 

@@ -14,15 +14,18 @@ from cloud.kernel.postgres_disk import Disk, Reserve
 from cloud.kernel.postgres_errors import DiskNearlyFull
 
 PROGRAM = Path(__file__).with_name("fill_disk.py")
+OWN_MOUNTS = ["unshare", "--mount"]
+if os.geteuid() != 0:  # an ordinary user may mount in a user namespace of his own
+    OWN_MOUNTS += ["--user", "--map-current-user", "--keep-caps"]
 
 
 def test_a_full_disk_loses_nothing_and_recovers_by_itself(state: Path) -> None:
-    mounts = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-    if os.geteuid() != 0 or subprocess.run(mounts, capture_output=True, check=False).returncode:
+    mount = ["mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    if subprocess.run([*OWN_MOUNTS, *mount], capture_output=True, check=False).returncode:
         pytest.skip("a disk of limited size needs the right to mount one, which is not had here")
 
     run = subprocess.run(
-        ["unshare", "--mount", sys.executable, str(PROGRAM), str(state)],
+        [*OWN_MOUNTS, sys.executable, str(PROGRAM), str(state)],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
