@@ -241,7 +241,16 @@ def check() -> int:
         ("ruff", "format", "--check", "."),
         ("ruff", "check", "."),
         ("mypy", *PACKAGES, "tests", "tasks.py"),
-        ("mypy", "--python-version", "3.10", "decoders", "edge_agent"),
+        # decoders/batch*.py need numpy, whose types are those of the cloud's Python
+        (
+            "mypy",
+            "--python-version",
+            "3.10",
+            "--exclude",
+            "decoders/batch",
+            "decoders",
+            "edge_agent",
+        ),
         ("vermin", *VERMIN, "decoders", "edge_agent"),
         ("lint-imports", "--no-cache"),
     ]

@@ -35,6 +35,13 @@ INSTANT_HELP = "instant with its zone, like 2026-11-24T12:00:00Z"
 
 def add_commands(commands: Commands) -> None:
     """Register the commands of metering."""
+    _add_meters(commands)
+    _add_readings(commands)
+    _add_lists(commands)
+    _add_explain(commands)
+
+
+def _add_meters(commands: Commands) -> None:
     meters = commands.add_parser("meters", help="list meters, or import meters and their keys")
     actions = meters.add_subparsers(metavar="ACTION")
     found = actions.add_parser("list", help="meters by name")
@@ -52,6 +59,8 @@ def add_commands(commands: Commands) -> None:
     imported.add_argument("file", type=Path)
     imported.set_defaults(run=import_file)
 
+
+def _add_readings(commands: Commands) -> None:
     readings = commands.add_parser("readings", help="what a meter's register was, and when")
     readings.add_argument("meter", help="KAW-53885758, a DevEUI, or the meter's key")
     readings.add_argument("--resolution", choices=("native", "hourly", "daily"), default="native")
@@ -59,6 +68,8 @@ def add_commands(commands: Commands) -> None:
     readings.add_argument("--to", dest="to_at", type=an_instant, help=INSTANT_HELP)
     readings.set_defaults(run=list_readings)
 
+
+def _add_lists(commands: Commands) -> None:
     frames = commands.add_parser(
         "frames", help="what was heard of a meter; or one frame by its hash"
     )
@@ -76,6 +87,8 @@ def add_commands(commands: Commands) -> None:
     rejects.add_argument("--code", help="only of this code, e.g. wrong_key")
     rejects.set_defaults(run=list_rejects)
 
+
+def _add_explain(commands: Commands) -> None:
     explain = commands.add_parser("explain", help="why something is what it is")
     what = explain.add_subparsers(metavar="WHAT", required=True)
     reading = what.add_parser(

@@ -90,17 +90,7 @@ def explain_reading(
         "reading": shapes.reading({**reading, "frame": None}),
         "frame": heard[0]["frame"].hex() if heard else None,
         "receptions": [shapes.reception(row) for row in everyone],
-        "batch": {
-            "batch": reading["batch_key"],
-            "row": reading["batch_row"],
-            "sha256": reading["sha256"].hex(),
-            "gateway": reading["gateway"],
-            "stream": reading["stream"].hex(),
-            "sent_at": shapes.instant(reading["sent_at"]),
-            "received_at": shapes.instant(reading["received_at"]),
-            "gateway_clock_offset_us": reading["clock_offset_us"],
-            "clock_quality": reading["clock_quality"],
-        },
+        "batch": _batch_of(reading),
         "key_version": key_version or None,
         "decoder_version": {"then": reading["decoder_version"], "now": DECODER_VERSION},
         "meter_clock_offset_s": offset_s,
@@ -109,15 +99,7 @@ def explain_reading(
         **_said(opened),
         "register_l": {"stored": reading["register_l"], "decoded_again": again},
         "same": again == reading["register_l"],
-        "conflicts": [
-            {
-                "kept_l": row["kept_l"],
-                "other_l": row["other_l"],
-                "rule": row["rule"],
-                "detected_at": shapes.instant(row["detected_at"]),
-            }
-            for row in views.conflicts(connection, meter_key=meter_key, at=reading["register_at"])
-        ],
+        "conflicts": _conflicts(connection, reading),
     }
 
 
@@ -175,6 +157,33 @@ def _decoded(row: UplinkRow, *, key: bytes | None, formats: Formats) -> Telegram
         )
     decrypted = RowFlag.ALREADY_DECRYPTED in row.flags
     return decode_wmbus(row.payload, key=key, formats=formats, already_decrypted=decrypted)
+
+
+def _batch_of(reading: Row) -> dict[str, Any]:
+    return {
+        "batch": reading["batch_key"],
+        "row": reading["batch_row"],
+        "sha256": reading["sha256"].hex(),
+        "gateway": reading["gateway"],
+        "stream": reading["stream"].hex(),
+        "sent_at": shapes.instant(reading["sent_at"]),
+        "received_at": shapes.instant(reading["received_at"]),
+        "gateway_clock_offset_us": reading["clock_offset_us"],
+        "clock_quality": reading["clock_quality"],
+    }
+
+
+def _conflicts(connection: Connection, reading: Row) -> list[dict[str, Any]]:
+    found = views.conflicts(connection, meter_key=reading["meter_key"], at=reading["register_at"])
+    return [
+        {
+            "kept_l": row["kept_l"],
+            "other_l": row["other_l"],
+            "rule": row["rule"],
+            "detected_at": shapes.instant(row["detected_at"]),
+        }
+        for row in found
+    ]
 
 
 def _explained(row: UplinkRow, *, key: bytes | None, formats: Formats) -> tuple[Line, ...]:

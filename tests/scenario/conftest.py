@@ -50,7 +50,10 @@ class Api:
             administrations=(ADMINISTRATION,),
         )
         bearer = {"Authorization": f"Bearer {self.platform.issuer.access_token(user)}"}
-        return self.client.request(method, f"/api/v1{path}", params=query, headers=bearer)
+        answer: Response = self.client.request(
+            method, f"/api/v1{path}", params=query, headers=bearer
+        )
+        return answer
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +15,7 @@ from cloud.kernel.clock import to_us
 from cloud.kernel.config import GatewayConfig
 from cloud.metering.registry import NewMeter
 from cloud.metering.service import Metering
-from decoders.uplink import Batch, Row, RowFlag, RowKind, decode_ack, encode_batch, pack_rows
+from decoders.uplink import Ack, Batch, Row, RowFlag, RowKind, decode_ack, encode_batch, pack_rows
 from tests.scenario.conftest import ADMINISTRATION, Api
 
 pytestmark = pytest.mark.xdist_group("real telegrams")
@@ -69,12 +70,28 @@ def lorawan_rows(first_seq: int) -> list[Row]:
     ]
 
 
+def said(metering: Metering, rows: list[Row], *, head: int) -> Ack:
+    batch = Batch(
+        gateway=GATEWAY,
+        stream=bytes(16),
+        rows=pack_rows(rows),
+        sent_at=to_us(NOW),
+        started_at=to_us(FIRST_HOUR),
+        head=head,
+        echo_cloud_at=to_us(NOW) - 1000,
+        echo_age_us=900,
+    )
+    answer = metering.ingest(encode_batch(batch), GATEWAY, to_us(NOW))
+    assert answer is not None
+    return decode_ack(answer)
+
+
 @pytest.fixture(scope="module")
 def heard(module_api: Api) -> Api:
     api = module_api
     rows = wmbus_rows()
     rows += lorawan_rows(len(rows) + 1)
-    rows = [Row(**{**fields(row), "seq": seq}) for seq, row in enumerate(rows, start=1)]
+    rows = [replace(row, seq=seq) for seq, row in enumerate(rows, start=1)]
     keys = list(dict.fromkeys((v["meter"], v["key"]) for v in WMBUS if v["key"]))
     with Metering.on(api.platform) as metering:
         metering.register_gateways([GatewayConfig(id=GATEWAY, administration=ADMINISTRATION)])
@@ -85,25 +102,9 @@ def heard(module_api: Api) -> Api:
             ]
         )
         # a clock is believed once its round trip is known: as after a first hello and its ack
-        for number, said in enumerate((rows[:0], rows)):
-            batch = Batch(
-                gateway=GATEWAY,
-                stream=bytes(16),
-                rows=pack_rows(said),
-                sent_at=to_us(NOW) + number,
-                started_at=to_us(FIRST_HOUR),
-                head=len(rows),
-                echo_cloud_at=to_us(NOW) - 1000,
-                echo_age_us=900,
-            )
-            ack = metering.ingest(encode_batch(batch), GATEWAY, to_us(NOW) + number)
-            assert ack is not None
-    assert decode_ack(ack).upto == len(rows)
+        said(metering, rows[:0], head=len(rows))
+        assert said(metering, rows, head=len(rows)).upto == len(rows)
     return api
-
-
-def fields(row: Row) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in Row.__slots__}
 
 
 def test_nothing_was_refused(heard: Api) -> None:
