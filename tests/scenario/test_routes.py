@@ -383,6 +383,17 @@ def test_routes_answer_a_wild_id_with_a_problem_and_no_stack(walk: Walk) -> None
             assert code_of(answer) in {"not_found", "invalid_input", "method_not_allowed"}
 
 
+def test_routes_show_a_strangers_dead_letters_to_who_serves_all_alone(walk: Walk) -> None:
+    with Metering.on(walk.platform) as metering:
+        refused = metering.ingest(_batch("gw-stranger", 0x99, 9), "gw-stranger", to_us(HOUR))
+    assert refused is None  # nobody answers a gateway that is not registered
+
+    for of, shown in (((OWN,), False), ((), False), ((ALL_ADMINISTRATIONS,), True)):
+        listed = walk.client.get("/api/v1/dead-letters", headers=walk.token(Role.NETWORK, of=of))
+
+        assert ("gw-stranger" in listed.text) is shown, of
+
+
 def code_of(answer: Response) -> str:
     assert answer.headers["content-type"] == "application/problem+json", answer.text
     return str(answer.json()["code"])
