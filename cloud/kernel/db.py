@@ -17,7 +17,7 @@ import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -114,7 +114,7 @@ class Database:
     passwords_path  where the roles' passwords lie, 0600; made at the first `migrate`
     """
 
-    admin_dsn: str
+    admin_dsn: str = field(repr=False)  # it has the password
     passwords_path: Path
 
     def migrate(self, contexts: Sequence[Context]) -> None:

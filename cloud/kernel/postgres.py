@@ -16,7 +16,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol, Self
 
@@ -102,7 +102,7 @@ def ensure(
 class YourServer:
     """A server that somebody else runs."""
 
-    url: str
+    url: str = field(repr=False)  # it may have a password
     passwords_path: Path
 
     def dsn(self, database: str | None = None) -> str:
@@ -131,7 +131,7 @@ class OurServer:
     folders: Folders
     disk: Disk
     port: int
-    password: str
+    password: str = field(repr=False)
     keeper: Keeper | None = None
     _lock: IO[str] | None = None
 
