@@ -43,6 +43,12 @@ POLL_CAP_S: Final = 1.0
 """After a wake-up the horizon may still be held by another transaction: look again soon, then ever
 more rarely. The cap bounds the latency when a notification is lost."""
 
+GATHER_S: Final = 0.005
+GATHER_BELOW: Final = PAGE_EVENTS_MAX // 2
+"""After a small page a reader lets this long pass before it looks again. A stream of small
+transactions is then handled some hundred events at a time instead of a commit for each; an event
+after a pause is still handled at once."""
+
 HELD_S: Final = 0.5
 """How long a stand-by reader waits before it asks for the inbox row again: the failover time."""
 
@@ -259,6 +265,7 @@ class PostgresBus:
         failures, idle_s = 0, POLL_FIRST_S
         with self._reader(subscription, stop) as reader:
             while not stop.is_set():
+                handled = reader.handled
                 try:
                     busy = reader.step()
                     failures = 0
@@ -277,6 +284,8 @@ class PostgresBus:
                 if not busy:
                     wake.wait(idle_s)
                     idle_s = min(POLL_CAP_S, 2 * idle_s)
+                elif reader.handled - handled < GATHER_BELOW:
+                    stop.wait(GATHER_S)
 
     def _failed(self, subscription: Subscription, failure: Exception, failures: int) -> None:
         level = logging.WARNING if isinstance(failure, TRANSIENT) else logging.ERROR
@@ -302,6 +311,7 @@ class PostgresBus:
                         if any(True for _ in connection.notifies(timeout=0.5, stop_after=1)):
                             for wake in wakes:
                                 wake.set()
+                            stop.wait(GATHER_S)
             except psycopg.Error:
                 stop.wait(self._retry.delay_s(3))
         for wake in wakes:

@@ -39,7 +39,7 @@ BODY: Final = b'{"meter":"' + b"x" * 188 + b'"}'  # 200 bytes
 HAPPENED: Final = EventType(name="thing.happened", version=1)
 NOW_US: Final = 1_790_000_000_000_000
 TRACE: Final = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-ROUNDS: Final = 7
+ROUNDS: Final = 5
 WARM_UP: Final = 3_000  # events that each group handles before the clock starts
 BACKLOG: Final = 60_000
 LIVE: Final = {1: 1_500, 100: 30_000, 1_000: 60_000}  # events in a transaction → events in a round
@@ -145,7 +145,7 @@ def _split(progress: Progress) -> Figure:
     }
     times_ms = []
     for _ in range(25):
-        began = time.perf_counter()
+        began = time.process_time()  # its own work, whatever else the machine does
         arrow_events(
             READING_RECORDED,
             columns,
@@ -153,14 +153,14 @@ def _split(progress: Progress) -> Figure:
             source=PUBLISHER,
             time=NOW_US,
         )
-        times_ms.append((time.perf_counter() - began) * 1000)
+        times_ms.append((time.process_time() - began) * 1000)
     progress("bus: split")
     found = statistics.median(times_ms)
     return {
         "bench": "bus",
         "figure": f"{SPLIT_ROWS} rows into 64 Arrow events",
         "value": round(found, 1),
-        "unit": "ms",
+        "unit": "ms of processor time",
         "limit": ASKED_SPLIT_MS,
         "ratio": round(found / ASKED_SPLIT_MS, 3),
         "asked": 1.0,
