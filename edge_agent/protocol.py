@@ -25,6 +25,7 @@ from typing import Final
 from decoders.uplink import MAX_ROWS, Ack
 from decoders.value import value
 
+SLOWEST_TIMES: Final = 4  # of the slowest progress of late: then an ack is taken for lost
 EARLY_SHARE: Final = 4  # a batch of a quarter of the credit need not wait for company
 
 
@@ -55,6 +56,7 @@ class Link:
     unanswered    messages of this connection that no ack has answered yet
     probe         rows a message may have while the cloud refuses one; 0 = as many as usual
     given_up      rows given up since the cloud last took one; rows rest until `rest_until_s`
+    progress_s    when rows were acknowledged last, or began to wait; `slowest_s`: see `_slowest_s`
     said          rows in the newest message, the last of them `said_last`
     """
 
@@ -76,6 +78,8 @@ class Link:
     probe: int = 0
     given_up: int = 0
     rest_until_s: float = 0.0
+    progress_s: float = 0.0
+    slowest_s: float = 0.0
     said: int = 0
     said_last: int = 0
 
@@ -145,7 +149,8 @@ def published(link: Link, *, last: int, rows: int, now_s: float, pace: Pace, cha
         return link
     deadline_s = link.deadline_s
     if link.sent <= link.acked:
-        deadline_s = now_s + _patience_s(link.attempt, pace, chance)
+        link = replace(link, progress_s=now_s)
+        deadline_s = now_s + _patience_s(link, link.attempt, pace, chance)
     sent = max(link.sent, last)
     waiting_s = now_s if link.head > sent else None
     return replace(link, sent=sent, deadline_s=deadline_s, waiting_s=waiting_s)
@@ -175,7 +180,8 @@ def acknowledged(
         return link, (
             (Acknowledge(upto=link.acked, rejected=ack.rejected),) if ack.rejected else ()
         )
-    deadline_s = now_s + _patience_s(0, pace, chance)
+    link = replace(link, progress_s=now_s, slowest_s=_slowest_s(link, now_s))
+    deadline_s = now_s + _patience_s(link, 0, pace, chance)
     sent = max(link.sent, ack.upto)
     probe = link.probe * 2 if link.probe * 2 < pace.batch_rows else 0
     took_rows = link.said > 0 and ack.upto >= link.said_last
@@ -250,14 +256,14 @@ def _refused(
     if link.probe == 1 and was_last and link.said == 1:
         link, effects = _rewound(link, ack.resend_from, now_s=now_s, pace=pace, again=True)
         given_up = GiveUp(seq=link.said_last, code=code)
-        rest_s = _patience_s(link.given_up - 1, pace, chance) if link.given_up else 0.0
+        rest_s = _patience_s(link, link.given_up - 1, pace, chance) if link.given_up else 0.0
         link = replace(link, probe=2, given_up=link.given_up + 1, rest_until_s=now_s + rest_s)
         return link, (*effects, given_up)
     probe = link.probe
     if probe == 0 or was_last:
         probe = max(1, (min(link.said, probe) if probe else link.said or pace.batch_rows) // 2)
     link, effects = _rewound(link, ack.resend_from, now_s=now_s, pace=pace, again=True)
-    deadline_s = now_s + _patience_s(link.attempt, pace, chance)
+    deadline_s = now_s + _patience_s(link, link.attempt, pace, chance)
     return replace(link, probe=probe, deadline_s=deadline_s), effects
 
 
@@ -281,11 +287,20 @@ def _rewound(
 
 
 def _waiting_longer(link: Link, *, now_s: float, pace: Pace, chance: float) -> Link:
-    patience_s = _patience_s(link.attempt, pace, chance)
+    patience_s = _patience_s(link, link.attempt, pace, chance)
     return replace(link, attempt=link.attempt + 1, deadline_s=now_s + patience_s)
 
 
-def _patience_s(attempt: int, pace: Pace, chance: float) -> float:
-    """Double with every attempt, ± a quarter by `chance` in [0, 1): gateways must not chime."""
-    doubled = pace.ack_timeout_s * 2 ** min(attempt, 16)
+def _slowest_s(link: Link, now_s: float) -> float:
+    """Return the longest wait for progress; an old one counts a quarter less with every ack."""
+    return max(now_s - link.progress_s, 0.75 * link.slowest_s)
+
+
+def _patience_s(link: Link, attempt: int, pace: Pace, chance: float) -> float:
+    """Double with every attempt, ± a quarter by `chance` in [0, 1): gateways must not chime.
+
+    A cloud that takes long over a backlog is waited for longer, or repeats would add to its load.
+    """
+    usual_s = max(pace.ack_timeout_s, SLOWEST_TIMES * link.slowest_s)
+    doubled = usual_s * 2 ** min(attempt, 16)
     return float(min(pace.ack_timeout_max_s, doubled) * (0.75 + 0.5 * chance))

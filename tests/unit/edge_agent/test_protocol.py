@@ -137,6 +137,22 @@ def test_without_an_ack_everything_unacknowledged_is_sent_again() -> None:
     assert talk.said() == Publish(first=11, rows=10)
 
 
+def test_a_cloud_that_is_slow_is_waited_for_longer() -> None:
+    talk = greeted(60)
+    talk.hear(0, credit=30)
+    while talk.said():
+        pass
+    for upto in (10, 20):
+        talk.now_s += 8
+        talk.hear(upto, credit=30)
+        assert talk.said() is not None
+
+    talk.now_s += 29
+    assert talk.said() is None
+    talk.now_s += 4
+    assert talk.said() == Publish(first=21, rows=10)
+
+
 def test_the_cloud_may_ask_for_rows_that_it_had_acknowledged() -> None:
     talk = greeted(20)
     talk.said()
