@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloud.kernel import periods as module
 from cloud.kernel.db import Connection, Database, PeriodsOverlap, refusing_overlap
 from cloud.kernel.periods import Period, PeriodBackwards, first_overlap
 
@@ -26,6 +28,10 @@ def periods(draw: st.DrawFn) -> Period[int]:
 def points_of(period: Period[int]) -> set[int]:
     """Every point of a small world that the period holds: the definition, spelled out."""
     return {point for point in range(30) if point in period}
+
+
+def test_the_examples_of_the_documentation_hold() -> None:
+    assert doctest.testmod(module).failed == 0
 
 
 def test_a_period_cannot_end_before_it_starts() -> None:
