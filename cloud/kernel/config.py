@@ -38,7 +38,7 @@ Environment = Literal["development", "production"]
 
 
 class ConfigurationInvalid(Exception):
-    """The settings cannot be used; the message has one line for each reason."""
+    """The settings cannot be used; the message has one line for each reason, in Spanish."""
 
     def __init__(self, reasons: list[str]) -> None:
         super().__init__("\n".join(reasons))
@@ -125,7 +125,7 @@ def load(root: Path, environ: Mapping[str, str] = MappingProxyType(os.environ)) 
             given[each.name] = environ[name]
     given["state"] = environ.get(PREFIX + "STATE") or state_folder(root)
     known = {each.name: str(each.type) for each in fields(Settings)}
-    reasons += [f"{name}: no such setting" for name in given if name not in known]
+    reasons += [f"{name}: no existe ese ajuste" for name in given if name not in known]
     values: dict[str, Any] = {}
     for name in given.keys() & known.keys():
         try:
@@ -140,26 +140,57 @@ def load(root: Path, environ: Mapping[str, str] = MappingProxyType(os.environ)) 
     return settings
 
 
-def sandbox_parts(settings: Settings) -> tuple[tuple[str, str], ...]:
-    """Return (part, what to set instead) for every part that is fit for a laptop only."""
-    parts: list[tuple[str, str]] = []
-    if settings.local_issuer:
-        parts.append(("local OIDC issuer", "set AQUACIS_ISSUER to your identity provider"))
-    if settings.broker_embedded or urlsplit(settings.broker_url).scheme != "mqtts":
-        parts.append(
-            ("embedded or plain-text MQTT broker", "set AQUACIS_BROKER_URL to mqtts://host:port")
-        )
-    if settings.database_url is None:
-        parts.append(("embedded PostgreSQL", "set AQUACIS_DATABASE_URL to your server"))
-    if settings.kek_file is None:
-        parts.append(
-            ("key-encryption key made on first start", "set AQUACIS_KEK_FILE to a file you keep")
-        )
-    if settings.clock != "system":
-        parts.append(("simulated clock", "unset AQUACIS_CLOCK"))
-    if not settings.base_url.startswith("https://"):
-        parts.append(("plain HTTP", "set AQUACIS_PUBLIC_URL to the https:// address people use"))
-    return tuple(parts)
+@value
+class SandboxPart:
+    """A part that is fit for a laptop only; what people read is Spanish."""
+
+    code: str
+    what: str
+    instead: str  # what to set
+
+
+def sandbox_parts(settings: Settings) -> tuple[SandboxPart, ...]:
+    """Return every sandbox part that these settings would start with."""
+    plain_broker = settings.broker_embedded or urlsplit(settings.broker_url).scheme != "mqtts"
+    judged = (
+        (settings.local_issuer, _LOCAL_ISSUER),
+        (plain_broker, _PLAIN_BROKER),
+        (settings.database_url is None, _EMBEDDED_DATABASE),
+        (settings.kek_file is None, _INVENTED_KEY),
+        (settings.clock != "system", _SIMULATED_CLOCK),
+        (not settings.base_url.startswith("https://"), _PLAIN_HTTP),
+    )
+    return tuple(part for found, part in judged if found)
+
+
+_LOCAL_ISSUER = SandboxPart(
+    code="local_issuer",
+    what="emisor OIDC local",
+    instead="apunte AQUACIS_ISSUER a su proveedor de identidad",
+)
+_PLAIN_BROKER = SandboxPart(
+    code="plain_broker",
+    what="broker MQTT incluido o sin cifrar",
+    instead="ponga AQUACIS_BROKER_URL=mqtts://servidor:puerto",
+)
+_EMBEDDED_DATABASE = SandboxPart(
+    code="embedded_database",
+    what="PostgreSQL incluido",
+    instead="apunte AQUACIS_DATABASE_URL a su servidor",
+)
+_INVENTED_KEY = SandboxPart(
+    code="invented_key",
+    what="llave de cifrado de llaves creada en el primer arranque",
+    instead="apunte AQUACIS_KEK_FILE a un archivo que usted resguarde",
+)
+_SIMULATED_CLOCK = SandboxPart(
+    code="simulated_clock", what="reloj simulado", instead="quite AQUACIS_CLOCK"
+)
+_PLAIN_HTTP = SandboxPart(
+    code="plain_http",
+    what="HTTP sin cifrar",
+    instead="ponga en AQUACIS_PUBLIC_URL la dirección https:// que la gente usa",
+)
 
 
 def refuse_sandbox(settings: Settings) -> None:
@@ -168,7 +199,11 @@ def refuse_sandbox(settings: Settings) -> None:
         return
     if parts := sandbox_parts(settings):
         raise ConfigurationInvalid(
-            [f"production refuses a sandbox part: {part}: {instead}" for part, instead in parts]
+            [
+                f"en producción no se admite esta parte de prueba: {part.what} ({part.code}): "
+                f"{part.instead}"
+                for part in parts
+            ]
         )
 
 
@@ -180,7 +215,7 @@ def shown(settings: Settings) -> dict[str, Any]:
         if held is not None and each.metadata.get("secret"):
             held = MASK if "://" not in held else without_password(held)
         answer[each.name] = _jsonable(held)
-    answer["sandbox_parts"] = [part for part, _ in sandbox_parts(settings)]
+    answer["sandbox_parts"] = [part.code for part in sandbox_parts(settings)]
     return answer
 
 
@@ -217,13 +252,13 @@ def _parsed(name: str, declared: str, given: Any) -> Any:  # noqa: ANN401  text 
     if declared.startswith("Path"):
         return Path(given).resolve()
     if declared.startswith("int"):
-        return int(given)
+        return _whole(given)
     if declared.startswith("bool"):
         return _truth(given)
     if name == "env" and given not in {"development", "production"}:
-        raise ValueError(f"development or production, not {given!r}")
+        raise ValueError(f"development o production, no {given!r}")
     if not isinstance(given, str):
-        raise TypeError(f"text, not {given!r}")
+        raise TypeError(f"texto, no {given!r}")
     return given or None if "None" in declared else given
 
 
@@ -231,8 +266,15 @@ def _tables(given: Any) -> dict[str, dict[str, Any]]:  # noqa: ANN401  text or T
     """Return {code: fields} from TOML tables or the same as JSON in one variable."""
     read = json.loads(given) if isinstance(given, str) else given
     if not isinstance(read, dict) or not all(isinstance(one, dict) for one in read.values()):
-        raise TypeError('one table for each, as {"code": {"name": "…"}}')
+        raise TypeError('una tabla para cada uno, como {"código": {"name": "…"}}')
     return cast(dict[str, dict[str, Any]], read)
+
+
+def _whole(given: Any) -> int:  # noqa: ANN401  text or TOML value
+    try:
+        return int(given)
+    except ValueError:
+        raise ValueError(f"un número entero, no {given!r}") from None
 
 
 def _truth(given: Any) -> bool:  # noqa: ANN401  text or TOML value
@@ -242,28 +284,28 @@ def _truth(given: Any) -> bool:  # noqa: ANN401  text or TOML value
         return True
     if given.lower() in {"0", "false", "no", ""}:
         return False
-    raise ValueError(f"true or false, not {given!r}")
+    raise ValueError(f"true o false, no {given!r}")
 
 
 def _faults(settings: Settings) -> list[str]:
     codes = set(settings.administration_codes)
     reasons = [
-        f"gateway {gateway.id}: administration {gateway.administration} is not configured"
+        f"gateway {gateway.id}: la administración {gateway.administration} no está configurada"
         for gateway in settings.gateways
         if gateway.administration not in codes
     ]
     if not codes:
-        reasons.append("administrations: at least one")
+        reasons.append("administrations: al menos una")
     if "*" in codes:
-        reasons.append("administrations: * means all of them and cannot be a code")
+        reasons.append("administrations: * significa todas y no puede ser un código")
     if not 0 <= settings.http_port <= 65535:
-        reasons.append(f"AQUACIS_HTTP_PORT: {settings.http_port} is not a port")
+        reasons.append(f"AQUACIS_HTTP_PORT: {settings.http_port} no es un puerto")
     if settings.env not in {"development", "production"}:
         reasons.append(f"AQUACIS_ENV: {settings.env!r}")
     if settings.clock != "system" and not settings.clock.startswith("file:"):
-        reasons.append(f"AQUACIS_CLOCK: system or file:<path>, not {settings.clock!r}")
+        reasons.append(f"AQUACIS_CLOCK: system o file:<ruta>, no {settings.clock!r}")
     if settings.issuer is not None and not settings.issuer.startswith(("https://", "http://")):
-        reasons.append(f"AQUACIS_ISSUER: a URL, not {settings.issuer!r}")
+        reasons.append(f"AQUACIS_ISSUER: una URL, no {settings.issuer!r}")
     return reasons
 
 

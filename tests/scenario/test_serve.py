@@ -176,7 +176,7 @@ def test_production_refuses_sandbox_parts_and_lists_each(
     refused = installation.run(command, AQUACIS_ENV="production")
 
     assert refused.returncode == 78
-    for part in ("local OIDC issuer", "MQTT broker", "key-encryption key", "plain HTTP"):
+    for part in ("local_issuer", "plain_broker", "invented_key", "plain_http"):
         assert part in refused.stderr
     assert "AQUACIS_ISSUER" in refused.stderr
     assert not (installation.state / "endpoints.json").exists()

@@ -79,11 +79,11 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
         ({"http_port": "70000"}, "70000"),
         ({"clock": "sundial"}, "sundial"),
         ({"issuer": "ldap://x"}, "ldap"),
-        ({"administrations": '{"*": {"name": "todas"}}'}, "cannot be a code"),
-        ({"administrations": "{}"}, "at least one"),
-        ({"administrations": '["queretaro"]'}, "one table for each"),
+        ({"administrations": '{"*": {"name": "todas"}}'}, "no puede ser un código"),
+        ({"administrations": "{}"}, "al menos una"),
+        ({"administrations": '["queretaro"]'}, "una tabla para cada uno"),
         ({"administrations": '{"a": {"colour": "blue"}}'}, "colour"),
-        ({"gateways": '{"gw-1": {"administration": "nowhere"}}'}, "nowhere is not configured"),
+        ({"gateways": '{"gw-1": {"administration": "nowhere"}}'}, "nowhere no está configurada"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path: Path, variables: dict[str, str], told: str) -> None:
@@ -131,11 +131,11 @@ def test_production_starts_without_a_sandbox_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("without", "part"),
     [
-        ("AQUACIS_ISSUER", "local OIDC issuer"),
-        ("AQUACIS_DATABASE_URL", "embedded PostgreSQL"),
-        ("AQUACIS_BROKER_URL", "MQTT broker"),
-        ("AQUACIS_KEK_FILE", "key-encryption key"),
-        ("AQUACIS_PUBLIC_URL", "plain HTTP"),
+        ("AQUACIS_ISSUER", "local_issuer"),
+        ("AQUACIS_DATABASE_URL", "embedded_database"),
+        ("AQUACIS_BROKER_URL", "plain_broker"),
+        ("AQUACIS_KEK_FILE", "invented_key"),
+        ("AQUACIS_PUBLIC_URL", "plain_http"),
     ],
 )
 def test_production_refuses_each_sandbox_part(tmp_path: Path, without: str, part: str) -> None:
