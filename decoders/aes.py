@@ -44,6 +44,12 @@ def ecb_encrypt(key: bytes, data: bytes) -> bytes:
     return BACKEND.ecb_encrypt(key, data)
 
 
+def ecb_decrypt(key: bytes, data: bytes) -> bytes:
+    """Decrypt whole blocks, each on its own: one chained block at a time, from a zero vector."""
+    blocks = (data[at : at + BLOCK_BYTES] for at in range(0, len(data), BLOCK_BYTES))
+    return b"".join(cbc_decrypt(key, _ZERO, block) for block in blocks)
+
+
 def cbc_encrypt(key: bytes, iv: bytes, data: bytes) -> bytes:
     """Encrypt whole blocks, chained, without padding."""
     assert len(key) == KEY_BYTES
