@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 
 import psycopg
 
-from cloud import app
+from cloud import app, serve
+from cloud.kernel import cli as kernel_cli
 from cloud.kernel import config, console
+from cloud.kernel.auth import cli as auth_cli
+from cloud.kernel.db import MigrationChanged, SchemaIsNewer
+from cloud.kernel.keyvault import UnwrapRefused
 from cloud.kernel.postgres_errors import ServerError
-
-COMMANDS = ("cloud.serve", "cloud.kernel.cli", "cloud.kernel.auth.cli", "cloud.metering.cli")
+from cloud.metering import cli as metering_cli
 
 DESCRIPTION = """\
 AquaCIS: from the radio telegram of a meter to the reading on the screen.
@@ -41,24 +42,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed.open_platform = lambda: app.open_platform(console.settings())
     try:
         return int(parsed.run(parsed))
-    except console.CommandFailed as failed:
-        console.complain(parsed, code=failed.code, message=str(failed))
-        return failed.exit_code
     except config.ConfigurationInvalid as invalid:
         for reason in invalid.reasons:
             console.complain(parsed, code="configuration_invalid", message=reason)
         return console.CONFIG
-    except (ServerError, psycopg.OperationalError) as error:
-        code, message = "database_unavailable", f"la base de datos no responde: {error}".strip()
-        if isinstance(error, ServerError):
-            code, message = error.code, error.spanish
-        console.complain(parsed, code=code, message=message)
-        return console.UNAVAILABLE
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         sys.stderr.close()  # the reader left; there is nobody to tell
         return console.FAILED
+    except EXPECTED as error:
+        exit_code, code, message = told(error)
+        console.complain(parsed, code=code, message=message)
+        return exit_code
+
+
+EXPECTED = (
+    console.CommandFailed,
+    ServerError,
+    psycopg.OperationalError,
+    MigrationChanged,
+    SchemaIsNewer,
+    UnwrapRefused,
+)
+
+
+def told(error: Exception) -> tuple[int, str, str]:
+    """Return exit code, code and Spanish words of an error that an operator can mend."""
+    if isinstance(error, console.CommandFailed):
+        return error.exit_code, error.code, str(error)
+    if isinstance(error, ServerError):
+        return console.UNAVAILABLE, error.code, error.spanish
+    if isinstance(error, psycopg.OperationalError):
+        message = f"la base de datos no responde: {error}".strip()
+        return console.UNAVAILABLE, "database_unavailable", message
+    if isinstance(error, UnwrapRefused):
+        message = f"la llave de cifrado no es la que selló los datos de esta base: {error}"
+        return console.CONFIG, "key_refused", message
+    message = f"la base de datos es de otra versión de este programa: {error}"
+    return console.CONFIG, "schema_differs", message
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,17 +94,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--json", action="store_true", help="answer with JSON on stdout, alone")
     commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        if _exists(name):
-            importlib.import_module(name).add_commands(commands)
+    for owner in (serve, kernel_cli, auth_cli, metering_cli):
+        owner.add_commands(commands)
     return made
-
-
-def _exists(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 if __name__ == "__main__":

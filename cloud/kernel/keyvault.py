@@ -21,7 +21,7 @@ from typing import Any, Protocol, Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from cloud.kernel.config import Settings
+from cloud.kernel.config import ConfigurationInvalid, Settings
 from decoders.value import value
 
 KEY_BYTES = 32
@@ -182,10 +182,17 @@ class FileKeyVault:
 
 
 def open_vault(settings: Settings) -> KeyVault:
-    """Open the vault the settings name; only the sandbox's own is made when it is not there."""
-    if settings.kek_file is not None:
-        return FileKeyVault(settings.kek_file, create=False)
-    return FileKeyVault(settings.state / "keys" / "kek.json")
+    """Open the vault the settings name; only the sandbox's own is made when it is not there.
+
+    Raises `ConfigurationInvalid` when the file cannot be used.
+    """
+    path = settings.kek_file or settings.state / "keys" / "kek.json"
+    try:
+        return FileKeyVault(path, create=settings.kek_file is None)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigurationInvalid(
+            [f"AQUACIS_KEK_FILE: {path} no se puede usar: {error}"]
+        ) from error
 
 
 def _fresh_key() -> str:

@@ -136,3 +136,45 @@ def test_people_of_another_issuer_are_not_ours(
     for command in (["users", "add", "ana", *CLERK, "--generate"], ["keys", "rotate-signing"]):
         assert main(command) == 1
         assert "[issuer_elsewhere]" in capsys.readouterr().err
+
+
+def test_a_lost_sealing_key_is_said_without_a_stack(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AQUACIS_HTTP_PORT", "8080")
+    main(["users", "add", "ana", *CLERK, "--generate"])
+    main(["users", "token", "ana"])
+    (tmp_path / "keys" / "kek.json").unlink()
+
+    assert main(["users", "token", "ana"]) == 78
+    assert "[key_refused]" in capsys.readouterr().err
+
+
+def test_a_key_file_that_is_not_there_or_open_to_all_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.json"
+    monkeypatch.setenv("AQUACIS_KEK_FILE", str(file))
+    assert main(["keys", "rotate-signing"]) == 78
+    file.write_text("{}")
+    file.chmod(0o644)
+    assert main(["keys", "rotate-signing"]) == 78
+    file.chmod(0o600)
+    assert main(["keys", "rotate-signing"]) == 78  # no key in it
+
+    assert capsys.readouterr().err.count("AQUACIS_KEK_FILE") == 3
+
+
+def test_a_database_of_a_newer_version_is_left_alone(
+    capsys: pytest.CaptureFixture[str], module_database: Database
+) -> None:
+    insert = "INSERT INTO kernel.migrations (file, sha256) VALUES ('9999_future.sql', '')"
+    with module_database.connect_admin() as admin:
+        admin.execute(insert)
+    try:
+        assert main(["users", "list"]) == 78
+    finally:
+        with module_database.connect_admin() as admin:
+            admin.execute("DELETE FROM kernel.migrations WHERE file = '9999_future.sql'")
+
+    assert "[schema_differs]" in capsys.readouterr().err
