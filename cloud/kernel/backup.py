@@ -28,6 +28,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from cloud.kernel import log_upkeep
 from cloud.kernel.db import Connection, Database, role_of
 from cloud.kernel.postgres import Server
 from cloud.kernel.postgres_errors import DiskFull
@@ -147,37 +148,11 @@ def restore(server: Server, file: Path, report: Report = lambda _: None) -> Rest
 def _settle(fresh: Database, contexts: Sequence[str]) -> int:
     """Put the log's past behind its present and tell the contexts; return the events moved."""
     with fresh.connect_admin() as admin:
-        events = sum(_move_log_back(admin, name, contexts) for name in contexts)
+        events = log_upkeep.rebase(admin, contexts)
         for name in contexts:
             _tell(admin, name)
         admin.execute("ANALYZE")
     return events
-
-
-def _move_log_back(admin: Connection, publisher: str, contexts: Sequence[str]) -> int:
-    """Give a context's events transaction id 0 and new ids in their old order.
-
-    A reader that had handled the first n events has then handled those up to id n. The ids are
-    set in two steps, first below zero: an earlier restore may have given the same ones.
-    """
-    outbox = sql.Identifier(publisher, "outbox")
-    for consumer in contexts:
-        admin.execute(
-            sql.SQL(
-                "UPDATE {inbox} AS i SET xid = '0', id = (SELECT count(*) FROM {outbox} AS o"
-                " WHERE (o.xid, o.id) <= (i.xid, i.id)) WHERE partition = %s"
-            ).format(inbox=sql.Identifier(consumer, "inbox"), outbox=outbox),
-            [publisher],
-        )
-    moved = admin.execute(
-        sql.SQL(
-            "UPDATE {outbox} AS o SET xid = '0', id = -n.place FROM (SELECT xid, id, day,"
-            " row_number() OVER (ORDER BY xid, id) AS place FROM {outbox}) AS n"
-            " WHERE (o.xid, o.id, o.day) = (n.xid, n.id, n.day)"
-        ).format(outbox=outbox)
-    )
-    admin.execute(sql.SQL("UPDATE {} SET id = -id").format(outbox))
-    return moved.rowcount
 
 
 def _tell(admin: Connection, context: str) -> None:

@@ -65,35 +65,37 @@ def _positions(
         yield START if row is None else (row[0], row[1])
 
 
-def rebase(administrator: psycopg.Connection[Any], contexts: Sequence[str]) -> None:
-    """Give a restored log transaction ids that sort before every one to come, in one transaction.
+def rebase(administrator: psycopg.Connection[Any], contexts: Sequence[str]) -> int:
+    """Give a restored log transaction ids that sort before every one to come; return its length.
 
     A new cluster counts transactions from the start again: an old event's xid would be above the
     commit horizon for months, and then between new ones. Each old event becomes (0, n) with n its
-    rank, and each reader's position the n of the last event it had handled. Safe to call twice.
+    rank, and each reader's position the n of the last event it had handled; all of it in one
+    transaction, and safe to do again with a log that was restored before.
     Source: PostgreSQL documentation, pg_current_xact_id: unique within one cluster's life.
     """
     with administrator.transaction():
-        for source in contexts:
-            log = sql.Identifier(source, "outbox")
-            for consumer in contexts:
-                administrator.execute(
-                    sql.SQL(
-                        "UPDATE {inbox} i SET xid = '0', id = (SELECT {base} + count(*) FROM {log}"
-                        " WHERE xid <> '0' AND (xid, id) <= (i.xid, i.id))"
-                        " WHERE partition = %s AND xid <> '0'"
-                    ).format(inbox=sql.Identifier(consumer, "inbox"), base=_ranked(log), log=log),
-                    (source,),
-                )
-            administrator.execute(
-                sql.SQL(
-                    "UPDATE {log} o SET xid = '0', id = r.base + r.place FROM (SELECT xid, id,"
-                    " {base} AS base, row_number() OVER (ORDER BY xid, id) AS place FROM {log}"
-                    " WHERE xid <> '0') r WHERE (o.xid, o.id) = (r.xid, r.id)"
-                ).format(log=log, base=_ranked(log))
-            )
+        return sum(_rebase_one(administrator, source, contexts) for source in contexts)
 
 
-def _ranked(log: sql.Identifier) -> sql.Composed:
-    """The highest rank that an earlier `rebase` gave out."""
-    return sql.SQL("(SELECT coalesce(max(id), 0) FROM {log} WHERE xid = '0')").format(log=log)
+def _rebase_one(administrator: psycopg.Connection[Any], source: str, readers: Sequence[str]) -> int:
+    """Rebase one context's log. Its ids are set in two steps, the first below zero, because an
+    earlier restore may have given out the same ones."""
+    log = sql.Identifier(source, "outbox")
+    for reader in readers:
+        administrator.execute(
+            sql.SQL(
+                "UPDATE {inbox} i SET xid = '0', id = (SELECT count(*) FROM {log} o"
+                " WHERE (o.xid, o.id) <= (i.xid, i.id)) WHERE partition = %s"
+            ).format(inbox=sql.Identifier(reader, "inbox"), log=log),
+            (source,),
+        )
+    moved = administrator.execute(
+        sql.SQL(
+            "UPDATE {log} o SET xid = '0', id = -r.place FROM (SELECT xid, id,"
+            " row_number() OVER (ORDER BY xid, id) AS place FROM {log}) r"
+            " WHERE (o.xid, o.id) = (r.xid, r.id)"
+        ).format(log=log)
+    )
+    administrator.execute(sql.SQL("UPDATE {log} SET id = -id").format(log=log))
+    return moved.rowcount

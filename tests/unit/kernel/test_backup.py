@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cloud.kernel import backup, postgres
+from cloud.kernel import backup, log_upkeep, postgres
 from cloud.kernel.backup import BackupFailed, DatabaseInUse, Progress
 from cloud.kernel.db import Connection, Database
 from cloud.kernel.postgres import Server, YourServer
@@ -23,7 +23,7 @@ SMALL = Reserve(ballast_bytes=1 << 20, low_water_bytes=1 << 20, start_bytes=1 <<
 ROOT = Path(__file__).resolve().parents[3]
 RESTORE_SLOWLY = """
 import pathlib, sys, time
-from cloud.kernel import backup, postgres
+from cloud.kernel import backup, log_upkeep, postgres
 def tell(progress):
     print(progress.done, "of", progress.total, flush=True)
     time.sleep(600)
@@ -126,12 +126,7 @@ def test_what_is_unread_stays_unread_in_its_order(
     database: Database, position: tuple[int, int]
 ) -> None:
     with database.connect_admin() as admin:
-        for xid, number in PLACES:
-            admin.execute(
-                "INSERT INTO metering.outbox (xid, id, type, wire)"
-                " VALUES (%s::text::xid8, %s, %s, '')",
-                [str(xid), number, f"{xid}-{number}"],
-            )
+        write_log(admin, PLACES)
         admin.execute(
             "INSERT INTO operations.inbox VALUES ('s', 'metering', %s::text::xid8, %s)",
             [str(position[0]), position[1]],
@@ -139,9 +134,30 @@ def test_what_is_unread_stays_unread_in_its_order(
         before = unread(admin)
 
         for _ in range(2):  # a restored database may be restored again
-            assert backup._move_log_back(admin, "metering", ["operations"]) == len(PLACES)
+            assert log_upkeep.rebase(admin, ["metering", "operations"]) == len(PLACES)
             assert unread(admin) == before
         assert before == [f"{xid}-{n}" for xid, n in PLACES if (xid, n) > position]
+
+
+def test_a_second_restore_after_old_days_were_dropped_skips_nothing(database: Database) -> None:
+    with database.connect_admin() as admin:
+        write_log(admin, PLACES)
+        admin.execute("INSERT INTO operations.inbox VALUES ('s', 'metering', '900', 0)")
+        log_upkeep.rebase(admin, ["metering", "operations"])
+        admin.execute("DELETE FROM metering.outbox")
+        write_log(admin, [(800, 1), (800, 2)])
+
+        log_upkeep.rebase(admin, ["metering", "operations"])
+
+        assert unread(admin) == ["800-1", "800-2"]
+
+
+def write_log(admin: Connection, places: list[tuple[int, int]]) -> None:
+    for xid, number in places:
+        admin.execute(
+            "INSERT INTO metering.outbox (xid, id, type, wire) VALUES (%s::text::xid8, %s, %s, '')",
+            [str(xid), number, f"{xid}-{number}"],
+        )
 
 
 def unread(admin: Connection) -> list[str]:
