@@ -17,13 +17,20 @@ from typing import Any, Final, Protocol
 
 import psycopg
 
-from cloud.kernel import deadletter
+from cloud.kernel import deadletter, telemetry
 from cloud.kernel.blobs import BlobStore
 from cloud.kernel.events import Event, Upcaster, upcast
 from cloud.kernel.wire import END
 from decoders.value import value
 
 log = logging.getLogger(__name__)
+
+HANDLED = telemetry.counter(
+    "aquacis_events_handled_total", "Events whose effect is committed.", "consumer", "subscription"
+)
+DEAD_LETTERED = telemetry.counter(
+    "aquacis_events_dead_lettered_total", "Events set aside.", "consumer", "subscription"
+)
 
 Connection = psycopg.Connection[Any]
 Handler = Callable[[Connection, Sequence[Event]], None]
@@ -240,6 +247,7 @@ class Reader:
                 self._subscription.handler(connection, events)
         self._stored[partition] = max(last, position)
         self.handled += end - first
+        HANDLED.labels(self._subscription.consumer, self._subscription.name).inc(end - first)
 
     def _bury(self, partition: str, page: Page, index: int, failure: Exception) -> None:
         """Keep an event as a dead letter and move past it, in one transaction."""
@@ -263,10 +271,12 @@ class Reader:
                         "subscription": self._subscription.name,
                         "event_id": str(page.events[index].id),
                         "event_type": page.events[index].type,
+                        "event_trace": page.events[index].traceparent,
                         "dead_letter": letter,
                     },
                 )
         self._stored[partition] = max(token, position)
+        DEAD_LETTERED.labels(self._subscription.consumer, self._subscription.name).inc()
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
