@@ -34,7 +34,7 @@ function dates(locale: string): Record<string, Intl.DateTimeFormat> {
   const clock = { hour: '2-digit', minute: '2-digit' } as const
   return {
     dateTime: make({ day: 'numeric', month: 'short', year: 'numeric', ...clock }),
-    day: make({ weekday: 'short', day: 'numeric', month: 'short', year: 'numeric' }),
+    day: make({ weekday: 'short', day: 'numeric', month: 'short' }),
     shortDay: make({ day: 'numeric', month: 'short' }),
     time: make(clock),
     seconds: make({ ...clock, second: '2-digit' }),
