@@ -2,6 +2,7 @@
 
     gateway ─▶ metering ─ reading.recorded ──┬─▶ metering.daily_consumption   stored daily roll-ups
                   │                          └─▶ operations.recorded_hours    the pipeline page
+                  ├──── reading.corrected ─────▶ metering.daily_consumption
                   ├──── anomaly.detected ──────▶ operations.alert_feed        the alerts page
                   ├──── reading.conflicted       kept in metering, nobody reacts yet
                   └──── edge.loss.reported       kept in metering, nobody reacts yet
@@ -44,6 +45,7 @@ ALERT_FEED: Final = UseCase(
 
 ROUTES: Final[dict[EventType, tuple[UseCase, ...]]] = {
     metering.READING_RECORDED: (DAILY_CONSUMPTION, RECORDED_HOURS),
+    metering.READING_CORRECTED: (DAILY_CONSUMPTION,),
     metering.ANOMALY_DETECTED: (ALERT_FEED,),
 }
 

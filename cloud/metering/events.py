@@ -8,28 +8,30 @@ from cloud.kernel.events import EventType
 
 SOURCE = "metering"
 
-READING_RECORDED = EventType(
-    name="reading.recorded",
-    version=1,
-    columns=pa.schema(
-        [
-            pa.field("meter_key", pa.int64(), nullable=False),
-            pa.field("register_at", pa.int64(), nullable=False),  # µs since 1970 UTC
-            pa.field("register_l", pa.int64(), nullable=False),  # cumulative litres
-            pa.field("heard_at", pa.int64(), nullable=False),  # µs, corrected
-            pa.field("batch_key", pa.int64(), nullable=False),
-            pa.field("batch_row", pa.int32(), nullable=False),
-            pa.field("clock", pa.int16(), nullable=False),  # model.ClockSource
-            pa.field("quality", pa.int16(), nullable=False),  # model.Quality
-        ]
-    ),
+_READINGS = pa.schema(
+    [
+        pa.field("meter_key", pa.int64(), nullable=False),
+        pa.field("register_at", pa.int64(), nullable=False),  # µs since 1970 UTC
+        pa.field("register_l", pa.int64(), nullable=False),  # cumulative litres
+        pa.field("heard_at", pa.int64(), nullable=False),  # µs, corrected
+        pa.field("batch_key", pa.int64(), nullable=False),
+        pa.field("batch_row", pa.int32(), nullable=False),
+        pa.field("clock", pa.int16(), nullable=False),  # model.ClockSource
+        pa.field("quality", pa.int16(), nullable=False),  # model.Quality
+    ]
 )
+
+READING_RECORDED = EventType(name="reading.recorded", version=1, columns=_READINGS)
 """One shard's share of the readings one batch brought, in (meter, instant) order.
 
-Only what was newly recorded: a repeat is no fact. A reading with `Quality.CORRECTED` takes the
-place of an earlier one of the same (meter_key, register_at); events of two batches may cross, so a
-projection keeps the better of two by (clock, then heard_at for gateway clocks and register_l for
-the meter's), as `rules.py` does."""
+Each (meter_key, register_at) once for ever: a repeat is no fact."""
+
+READING_CORRECTED = EventType(name="reading.corrected", version=1, columns=_READINGS)
+"""Readings that took the place of recorded ones with another value.
+
+Events of two batches may cross, so a projection that keeps values keeps the better of two by
+(clock, then register_l for the meter's own clock and heard_at for a gateway's), as `rules.py`
+does, or reads the readings themselves."""
 
 READING_CONFLICTED = EventType(name="reading.conflicted", version=1)
 """{meter_key, register_at, kept_l, other_l, rule, frames: [[batch_key, row], [batch_key, row]]}"""

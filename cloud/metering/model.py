@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from enum import IntEnum, IntFlag
 from typing import Any
 
@@ -131,16 +131,6 @@ class Readings:
     def with_quality(self, quality: Int16s) -> Readings:
         """Return the same readings with these remarks."""
         return replace(self, quality=quality)
-
-    def joined(self, more: Readings) -> Readings:
-        """Return these readings, then those."""
-        if not len(more):
-            return self
-        both = {
-            each.name: np.concatenate([getattr(self, each.name), getattr(more, each.name)])
-            for each in fields(self)
-        }
-        return Readings(**both)
 
 
 @value

@@ -9,7 +9,7 @@ from uuid import UUID
 import numpy as np
 import psycopg
 
-from cloud.kernel.events import Event, arrow_events, json_event
+from cloud.kernel.events import Event, EventType, arrow_events, json_event
 from cloud.metering import alert_store, dead_letters, events, reading_store, rules, store
 from cloud.metering.model import (
     NEVER,
@@ -249,9 +249,15 @@ def _advance_states(
 
 def _recorded_events(merged: Merged, source: Source) -> list[Event]:
     changed = merged.replaced.quality & Quality.CORRECTED != 0
-    readings = merged.new.joined(merged.replaced.take(changed))
+    return [
+        *_reading_events(events.READING_RECORDED, merged.new, source),
+        *_reading_events(events.READING_CORRECTED, merged.replaced.take(changed), source),
+    ]
+
+
+def _reading_events(kind: EventType, readings: Readings, source: Source) -> list[Event]:
     return arrow_events(
-        events.READING_RECORDED,
+        kind,
         {
             "meter_key": readings.meter_key,
             "register_at": readings.register_at,

@@ -15,22 +15,18 @@ from cloud.kernel.db import Database
 from cloud.kernel.keyvault import KeyVault
 from cloud.kernel.platform import Platform
 from cloud.metering import dead_letters, registry, store, stream_store
-from cloud.metering.clock_offsets import Offset
+from cloud.metering.clock_offsets import UNKNOWN, Offset
 from cloud.metering.dead_letters import REJECTED
+from cloud.metering.figures import counted
 from cloud.metering.model import Gateway, Rejection
 from cloud.metering.recording import Source
 from cloud.metering.registry import NewMeter
 from cloud.metering.store import GatewayUnknown
-from cloud.metering.worker import CREDIT_ROWS, Connection, Taken, Worker
+from cloud.metering.worker import CREDIT_ROWS, Connection, Worker
 from decoders import uplink
 from decoders.uplink import Ack
 from decoders.uplink_fields import Malformed, UplinkError
 from decoders.value import value
-
-FRAMES = telemetry.counter("aquacis_frames_total", "Frames accepted; each reception counts.")
-READINGS = telemetry.counter("aquacis_readings_total", "Readings newly recorded.")
-CONFLICTS = telemetry.counter("aquacis_reading_conflicts_total", "Contradicting readings found.")
-LOSSES = telemetry.counter("aquacis_edge_losses_total", "Losses that gateways reported or showed.")
 
 UNKNOWN_STREAM = bytes(uplink.STREAM_BYTES)
 """Stands for the stream of a message that does not even say that."""
@@ -99,15 +95,25 @@ class Metering:
         """Close the database connection."""
         self._worker.close()
 
-    def ingest(self, message: bytes, topic_gateway: str, received_at: int) -> bytes | None:
+    def ingest(
+        self,
+        message: bytes,
+        topic_gateway: str,
+        received_at: int,
+        *,
+        believed: Offset | None = None,
+    ) -> bytes | None:
         """Take a message of a gateway's topic and return the answer for it, once all is committed.
+
+        believed   for a replay from raw batches: what was believed of the gateway's clock when
+                   this one came (`batch_offset`), since hellos that taught it are not kept
 
         Returns None when nobody should be answered: a stranger, or one gateway on another's
         topic. Calling it twice with the same message has the effect of calling it once.
         Raises psycopg.Error when nothing could be recorded: do not answer, it comes again.
         """
         try:
-            return self._ingest(message, topic_gateway, received_at)
+            return self._ingest(message, topic_gateway, received_at, believed)
         except BaseException:
             self._worker.recover()
             raise
@@ -115,6 +121,13 @@ class Metering:
     def raw(self, address: str) -> bytes:
         """Return a batch as it was received. Raises blobs.BlobMissing, BlobDamaged."""
         return self._blobs.get(address)
+
+    def batch_offset(self, address: str) -> Offset:
+        """Return what was believed of the gateway's clock for the batch of this SHA-256 (hex)."""
+        connection = self._worker.connection()
+        offset = store.offset_of_sha256(connection, bytes.fromhex(address))
+        connection.commit()
+        return offset or UNKNOWN
 
     def set_aside(
         self, message: bytes, topic_gateway: str, received_at: int, *, detail: str
@@ -205,7 +218,9 @@ class Metering:
             for gateway, each in streams
         ]
 
-    def _ingest(self, message: bytes, topic_gateway: str, received_at: int) -> bytes | None:
+    def _ingest(
+        self, message: bytes, topic_gateway: str, received_at: int, believed: Offset | None
+    ) -> bytes | None:
         try:
             batch = uplink.decode_batch(message)
         except UplinkError as error:
@@ -217,7 +232,7 @@ class Metering:
             )
             return None
         try:
-            taken = self._worker.take(batch, message, received_at=received_at)
+            taken = self._worker.take(batch, message, received_at=received_at, believed=believed)
         except GatewayUnknown as error:
             self._worker.recover()
             self._bury(
@@ -233,7 +248,7 @@ class Metering:
             self._worker.recover()
             refused = Malformed(f"{type(error).__name__}: {error}")
             return self._unreadable(message, topic_gateway, received_at, refused)
-        _count(taken)
+        counted(taken)
         ack = taken.ack
         return self._answer(
             stream=ack.stream,
@@ -348,7 +363,7 @@ class Metering:
             else:
                 connection.rollback()  # the worker begins its own transactions
                 taken = self._worker.take(batch, letter.message, received_at=letter.received_at)
-                _count(taken)
+                counted(taken)
                 readings = taken.recorded.counts.readings_new if taken.recorded else 0
         except UplinkError as error:
             code, detail = error.code, error.detail
@@ -377,14 +392,3 @@ class Metering:
             cloud_at=self._clock(),
         )
         return uplink.encode_ack(ack)
-
-
-def _count(taken: Taken) -> None:
-    """Count what was committed."""
-    LOSSES.inc(len(taken.losses))
-    for _, code in taken.ack.rejected:
-        REJECTED.labels(code).inc()
-    if taken.recorded is not None:
-        FRAMES.inc(taken.recorded.counts.frames)
-        READINGS.inc(taken.recorded.counts.readings_new)
-        CONFLICTS.inc(taken.recorded.counts.conflicts)

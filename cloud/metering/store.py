@@ -236,6 +236,12 @@ def offset_of_batch(connection: Connection, batch_key: int) -> Offset | None:
     return None if row is None else Offset(offset_us=row[0], uncertainty_us=0, trusted=True)
 
 
+def offset_of_sha256(connection: Connection, sha256: bytes) -> Offset | None:
+    """Return the same by the batch's address."""
+    row = connection.execute("SELECT batch_key FROM batches WHERE sha256 = %s", [sha256]).fetchone()
+    return None if row is None else offset_of_batch(connection, row[0])
+
+
 def add_receptions(
     connection: Connection, gateway: Gateway, *, batch_key: int, receptions: Receptions
 ) -> None:

@@ -28,7 +28,7 @@ from cloud.metering import (
     senders,
     store,
 )
-from cloud.metering.clock_offsets import Offset
+from cloud.metering.clock_offsets import UNKNOWN, Offset
 from cloud.metering.frames import Uplinked, likely_names, uplinked
 from cloud.metering.model import Gateway, Loss
 from cloud.metering.preparing import Prepared
@@ -99,16 +99,19 @@ class Worker:
             self._connection.close()
         self._connection = None
 
-    def take(self, batch: Batch, message: bytes, *, received_at: int) -> Taken:
+    def take(
+        self, batch: Batch, message: bytes, *, received_at: int, believed: Offset | None = None
+    ) -> Taken:
         """Take over what follows on what is stored; the answer is true once this returns.
 
+        believed   what was believed of the gateway's clock when the batch came first
         Raises store.GatewayUnknown, psycopg.Error; nothing is recorded then.
         """
         connection = self.connection()
         careful = False
         for _ in range(ATTEMPTS_MAX):
             try:
-                decision = self._decide(connection, batch, message, received_at)
+                decision = self._decide(connection, batch, message, received_at, believed)
                 return self._commit(
                     connection, batch, message, decision, received_at=received_at, careful=careful
                 )
@@ -149,16 +152,23 @@ class Worker:
         return prepared, recorded
 
     def _decide(
-        self, connection: Connection, batch: Batch, message: bytes, received_at: int
+        self,
+        connection: Connection,
+        batch: Batch,
+        message: bytes,
+        received_at: int,
+        believed: Offset | None,
     ) -> Decision:
         sender = senders.sender_of(connection, batch, received_at)
         up = uplinked(batch.rows)
         taking = edge_protocol.take(
             stream=sender.stream, seqs=up.seq, lost=batch.lost, acked=batch.acked
         )
-        decision = Decision(sender=sender, taking=taking, offset=sender.offset)
+        decision = Decision(sender=sender, taking=taking, offset=believed or sender.offset)
         if taking.end > taking.begin:
-            decision = self._prepared(connection, batch, up, decision, received_at)
+            decision = self._prepared(
+                connection, batch, up, decision, received_at=received_at, compare=believed is None
+            )
             decision = replace(decision, sha256=bytes.fromhex(self._blobs.put(message)))
         connection.commit()
         return decision
@@ -169,12 +179,17 @@ class Worker:
         batch: Batch,
         up: Uplinked,
         decision: Decision,
+        *,
         received_at: int,
+        compare: bool,
     ) -> Decision:
+        """Decode and judge the rows. `compare`: also the clock, by frames that others heard."""
         gateway = decision.sender.gateway
         self.registry.refresh(connection)
         decoded = self._decoded(connection, batch.rows, up, gateway=gateway, now_us=received_at)
-        shared, frames = senders.shared_offset(connection, gateway, up, decoded)
+        shared, frames = UNKNOWN, 0
+        if compare:
+            shared, frames = senders.shared_offset(connection, gateway, up, decoded)
         offset = clock_offsets.agreed(decision.offset, shared)
         prepared = preparing.prepare(
             batch.rows,

@@ -59,11 +59,12 @@ def replayed(platform: Platform, meters: Sequence[NewMeter]) -> Platform:
     clean = app.assemble(platform.settings, database)
     with platform.pool("metering").connection() as connection:
         batches = connection.execute(BATCHES).fetchall()
-    with Metering.on(clean) as service:
+    with Metering.on(platform) as live, Metering.on(clean) as service:
         service.register_gateways(platform.settings.gateways)
         service.import_meters(meters)
         for digest, gateway, received_at in batches:
-            service.ingest(platform.blobs.get(digest), gateway, received_at)
+            believed = live.batch_offset(digest)
+            service.ingest(platform.blobs.get(digest), gateway, received_at, believed=believed)
     bus = PostgresBus(database, clean.blobs, sources=flow.SOURCES)
     while bus.run_once(flow.subscriptions(clean)):
         pass
