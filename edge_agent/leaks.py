@@ -63,6 +63,9 @@ class Finding:
     episode      16 hex digits; the same wherever the same start hour was seen
     level        hours of continuous flow: 24 | 48 | 72; 0 for a burst
     started_at   µs UTC; ended_at: µs UTC of the newest sample
+    rate_lph     continuous flow: the least that any interval of it drew, since what runs when
+                 nobody draws water is the leak, and the rest is use; burst: the mean
+    litres       lost at that rate (continuous flow), or drawn in all (burst)
     """
 
     kind: Kind
@@ -88,6 +91,7 @@ class Flow:
     open: Point = NOWHERE  # where the open continuous-flow episode began
     level: int = 0
     quiet_us: int = 0
+    least_lph: int = 0  # the least flow of an interval of the run
     burst: Point = NOWHERE  # where the open burst began
 
 
@@ -120,7 +124,7 @@ def feed(
     if at // HOUR_US == flow.base[0] // HOUR_US or at - flow.base[0] < EVIDENCE_US:
         return _changed(flow, last=point, recent=recent, doubt=NOWHERE, burst=burst), burst_found
     after, found = _continuous(flow, meter, point, limits)
-    run, opened, level, quiet_us = after
+    run, opened, level, quiet_us, least_lph = after
     moved = Flow(
         last=point,
         base=point,
@@ -129,6 +133,7 @@ def feed(
         open=opened,
         level=level,
         quiet_us=quiet_us,
+        least_lph=least_lph,
         burst=burst,
     )
     return moved, burst_found + found
@@ -148,6 +153,7 @@ def _restarted(flow: Flow, point: Point) -> Flow:
         recent=(point,),
         open=NOWHERE if flow.open is NOWHERE else (flow.open[0], point[1]),
         level=flow.level,
+        least_lph=flow.least_lph,
         burst=NOWHERE if flow.burst is NOWHERE else (flow.burst[0], point[1]),
     )
 
@@ -169,6 +175,7 @@ def _changed(
         open=flow.open,
         level=flow.level,
         quiet_us=flow.quiet_us,
+        least_lph=flow.least_lph,
         burst=flow.burst if burst is None else burst,
     )
 
@@ -199,36 +206,41 @@ def _burst(
     high = (point[1] - begin[1]) * HOUR_US >= limits.burst_lph * lasted_us
     is_open = flow.burst is not NOWHERE
     if high and not is_open and lasted_us <= limits.gap_us:
-        return begin, (_finding(BURST, meter, begin, begin, point, level=0, is_open=True),)
+        return begin, (_burst_finding(meter, begin, point, is_open=True),)
     if not high and is_open:
-        found = _finding(BURST, meter, flow.burst, flow.burst, point, level=0, is_open=False)
-        return NOWHERE, (found,)
+        return NOWHERE, (_burst_finding(meter, flow.burst, point, is_open=False),)
     return flow.burst, ()
+
+
+_Continuous = tuple[Point, Point, int, int, int]  # run, open, level, quiet_us, least_lph
 
 
 def _continuous(
     flow: Flow, meter: str, point: Point, limits: Limits
-) -> tuple[tuple[Point, Point, int, int], tuple[Finding, ...]]:
-    """Judge the interval base → point; return (run, open, level, quiet_us) and findings."""
+) -> tuple[_Continuous, tuple[Finding, ...]]:
+    """Judge the interval base → point; return what to remember of it, and findings."""
     lasted_us = point[0] - flow.base[0]
-    flowing = (point[1] - flow.base[1]) * HOUR_US > limits.continuous_lph * lasted_us
-    if not flowing:
+    drawn = point[1] - flow.base[1]
+    if not drawn * HOUR_US > limits.continuous_lph * lasted_us:
         quiet_us = flow.quiet_us + lasted_us
         if flow.open is NOWHERE or quiet_us < limits.quiet_us - limits.slack_us:
-            return (NOWHERE, flow.open, flow.level, quiet_us), ()
-        found = _finding(
-            CONTINUOUS, meter, flow.open, flow.open, point, level=flow.level, is_open=False
+            return (NOWHERE, flow.open, flow.level, quiet_us, flow.least_lph), ()
+        found = _continuous_finding(
+            meter, flow.open, point, level=flow.level, rate_lph=flow.least_lph, is_open=False
         )
-        return (NOWHERE, NOWHERE, 0, 0), (found,)
+        return (NOWHERE, NOWHERE, 0, 0, 0), (found,)
     if lasted_us > limits.gap_us:
-        return (point, flow.open, flow.level, 0), ()
-    run = flow.base if flow.run is NOWHERE else flow.run
+        return (point, flow.open, flow.level, 0, flow.least_lph), ()
+    rate_lph = drawn * HOUR_US // lasted_us
+    is_new = flow.run is NOWHERE
+    run = flow.base if is_new else flow.run
+    least_lph = rate_lph if is_new or flow.least_lph == 0 else min(flow.least_lph, rate_lph)
     level = _level(point[0] - run[0] + limits.slack_us, limits)
     if level <= flow.level:
-        return (run, flow.open, flow.level, 0), ()
+        return (run, flow.open, flow.level, 0, least_lph), ()
     opened = run if flow.open is NOWHERE else flow.open
-    found = _finding(CONTINUOUS, meter, opened, run, point, level=level, is_open=True)
-    return (run, opened, level, 0), (found,)
+    found = _continuous_finding(meter, opened, point, level=level, rate_lph=least_lph, is_open=True)
+    return (run, opened, level, 0, least_lph), (found,)
 
 
 def _level(lasted_us: int, limits: Limits) -> int:
@@ -239,35 +251,41 @@ def _level(lasted_us: int, limits: Limits) -> int:
     return reached
 
 
-def _finding(
-    kind: Kind,
-    meter: str,
-    started: Point,
-    measured: Point,
-    point: Point,
-    *,
-    level: int,
-    is_open: bool,
+def _continuous_finding(
+    meter: str, started: Point, point: Point, *, level: int, rate_lph: int, is_open: bool
 ) -> Finding:
-    """Describe an episode; its rate is counted from where it is `measured`."""
-    lasted_us = max(1, point[0] - measured[0])
     return Finding(
-        kind=kind,
+        kind=CONTINUOUS,
         meter=meter,
-        episode=episode_id(meter, kind, started[0]),
+        episode=episode_id(meter, CONTINUOUS, started[0]),
         level=level,
         started_at=started[0],
         ended_at=point[0],
-        rate_lph=max(0, round((point[1] - measured[1]) * HOUR_US / lasted_us)),
-        litres=max(0, point[1] - started[1]),
+        rate_lph=rate_lph,
+        litres=rate_lph * (point[0] - started[0]) // HOUR_US,
         state="open" if is_open else "closed",
     )
 
 
-# version, level, quiet_us, then the six points, then the window
-_LAYOUT: Final = struct.Struct("<BBq12q")
+def _burst_finding(meter: str, started: Point, point: Point, *, is_open: bool) -> Finding:
+    drawn = max(0, point[1] - started[1])
+    return Finding(
+        kind=BURST,
+        meter=meter,
+        episode=episode_id(meter, BURST, started[0]),
+        level=0,
+        started_at=started[0],
+        ended_at=point[0],
+        rate_lph=round(drawn * HOUR_US / max(1, point[0] - started[0])),
+        litres=drawn,
+        state="open" if is_open else "closed",
+    )
+
+
+# version, level, quiet_us, least_lph, then the six points, then the window
+_LAYOUT: Final = struct.Struct("<BBqq12q")
 _POINT: Final = struct.Struct("<qq")
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 def pack(flow: Flow) -> bytes:
@@ -276,6 +294,7 @@ def pack(flow: Flow) -> bytes:
         _VERSION,
         flow.level,
         flow.quiet_us,
+        flow.least_lph,
         *flow.last,
         *flow.base,
         *flow.doubt,
@@ -290,7 +309,7 @@ def unpack(packed: bytes) -> Flow | None:
     """Read a checkpoint; None where another version wrote it: evidence then starts afresh."""
     if len(packed) < _LAYOUT.size or packed[0] != _VERSION:
         return None
-    _, level, quiet_us, *flat = _LAYOUT.unpack_from(packed)
+    _, level, quiet_us, least_lph, *flat = _LAYOUT.unpack_from(packed)
     points = [_point(flat[i], flat[i + 1]) for i in range(0, 12, 2)]
     last, base, doubt, run, opened, burst = points
     recent = tuple(_POINT.iter_unpack(packed[_LAYOUT.size :]))
@@ -303,6 +322,7 @@ def unpack(packed: bytes) -> Flow | None:
         open=opened,
         level=level,
         quiet_us=quiet_us,
+        least_lph=least_lph,
         burst=burst,
     )
 

@@ -229,3 +229,15 @@ def test_a_checkpoint_of_another_version_starts_afresh() -> None:
 
     assert leaks.unpack(b"\x63" + leaks.pack(flow)[1:]) is None
     assert leaks.unpack(b"") is None
+
+
+def test_what_the_household_uses_beside_a_leak_is_not_called_lost() -> None:
+    use = [0, 0, 0, 120, 40, 0, 300, 15] * 10
+
+    found = found_in(points([18 + litres for litres in use]))
+
+    assert [(f.level, f.rate_lph, f.litres) for f in found] == [
+        (24, 18, 24 * 18),
+        (48, 18, 48 * 18),
+        (72, 18, 72 * 18),
+    ]
