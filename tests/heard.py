@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -175,14 +175,8 @@ class Gateway:
     def hear(self, *rows: Row) -> None:
         """Put rows into the outbox, by this gateway's clock."""
         for row in rows:
-            numbered = {
-                name: getattr(row, name)
-                for name in row.__slots__
-                if name not in {"seq", "heard_at"}
-            }
-            self.sent.append(
-                Row(seq=len(self.sent) + 1, heard_at=row.heard_at + self.ahead, **numbered)
-            )
+            at = row.heard_at + self.ahead
+            self.sent.append(replace(row, seq=len(self.sent) + 1, heard_at=at))
 
     def message(
         self, *, at: int = NOON, first: int = 1, last: int | None = None, lost: Sequence[Lost] = ()

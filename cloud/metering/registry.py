@@ -93,12 +93,16 @@ class Registry:
 
     def find(self, connection: Connection, names: Iterable[str]) -> None:
         """Read the meters of these names that are not remembered yet."""
-        missing = {n for n in names if n not in self._meters and n not in self._unknown}
-        if not missing:
-            return
+        wanted = set(names)
+        missing = {n for n in wanted if n not in self._meters and n not in self._unknown}
         if len(self._meters) + len(self._unknown) + len(missing) > REMEMBERED_MAX:
             self._meters.clear()
             self._unknown.clear()
+            missing = wanted  # also those that were just forgotten: the caller needs them all
+        if missing:
+            self._read(connection, missing)
+
+    def _read(self, connection: Connection, missing: set[str]) -> None:
         rows = connection.execute(
             """SELECT n.name, m.meter_key, m.administration, m.clock_offset_s, m.max_flow_lph,
                    k.versions, k.wrapped
@@ -138,7 +142,7 @@ class Registry:
         if new:
             mint(connection, new, administration=gateway.administration, now_us=now_us)
             self._unknown -= set(new)
-            self.find(connection, new)
+            self._read(connection, set(new))
         return len(new)
 
     def _unwrapped(self, meter_key: int, version: int, wrapped: bytes) -> bytes:

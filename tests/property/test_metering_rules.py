@@ -27,6 +27,7 @@ from decoders.uplink import Lost
 from tests.heard import NOON, SECOND
 
 instants = st.integers(-10 * HOUR_US, 10 * HOUR_US)
+Heard = tuple[int, int, int, int, ClockSource]
 clocks = st.sampled_from(list(ClockSource))
 heard = st.tuples(
     st.integers(1, 2),  # meter
@@ -37,7 +38,7 @@ heard = st.tuples(
 )
 
 
-def columns(rows: list[tuple[int, int, int, int, ClockSource]]) -> Readings:
+def columns(rows: list[Heard]) -> Readings:
     table = np.array([(m, h, v, t, int(c)) for m, h, v, t, c in rows], np.int64).reshape(-1, 5)
     return Readings(
         meter_key=table[:, 0],
@@ -60,7 +61,7 @@ def kept(readings: Readings) -> dict[tuple[int, int], int]:
 
 
 @given(st.lists(heard, min_size=1, max_size=12), st.randoms(use_true_random=False))
-def test_what_is_kept_does_not_depend_on_the_order(rows: list, random: Random) -> None:
+def test_what_is_kept_does_not_depend_on_the_order(rows: list[Heard], random: Random) -> None:
     at_once = kept(rules.one_each(columns(rows)).readings)
     random.shuffle(rows)
 
@@ -76,7 +77,7 @@ def test_what_is_kept_does_not_depend_on_the_order(rows: list, random: Random) -
 
 
 @given(st.lists(heard, max_size=12))
-def test_one_each_is_sorted_without_repeats_and_loses_no_key(rows: list) -> None:
+def test_one_each_is_sorted_without_repeats_and_loses_no_key(rows: list[Heard]) -> None:
     result = rules.one_each(columns(rows)).readings
     keys = list(zip(result.meter_key.tolist(), result.register_at.tolist(), strict=True))
 
@@ -85,14 +86,14 @@ def test_one_each_is_sorted_without_repeats_and_loses_no_key(rows: list) -> None
 
 
 @given(heard, heard)
-def test_no_two_readings_take_each_others_place(one: tuple, other: tuple) -> None:
+def test_no_two_readings_take_each_others_place(one: Heard, other: Heard) -> None:
     a, b = columns([one]), columns([other])
 
     assert not (rules.replaces(stored=a, incoming=b) & rules.replaces(stored=b, incoming=a)).any()
 
 
 @given(heard, heard)
-def test_an_untrusted_clock_never_takes_the_place_of_a_better_one(one: tuple, other: tuple) -> None:
+def test_an_untrusted_clock_never_takes_the_place_of_a_better_one(one: Heard, other: Heard) -> None:
     untrusted = columns([(*one[:4], ClockSource.GATEWAY_UNTRUSTED)])
     stored = columns([other])
     if other[4] != ClockSource.GATEWAY_UNTRUSTED:

@@ -96,7 +96,9 @@ class Radio:
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=gateway.id)
         self._client.username_pw_set(gateway.id, broker.passwords[gateway.id])
         self._client.on_subscribe = lambda *_: subscribed.put(True)
-        self._client.on_message = lambda _client, _data, message: self._heard.put(message.payload)
+        self._client.on_message = lambda _client, _data, message: self._heard.put(
+            bytes(message.payload)
+        )
         self._client.connect("127.0.0.1", broker.port)
         self._client.loop_start()
         self._client.subscribe(f"aquacis/1/gateway/{gateway.id}/down", qos=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloud.kernel.db import Database
-from cloud.kernel.events import shard_of
+from cloud.kernel.shards import shard_of
 from cloud.metering.model import ClockSource, Quality
 from cloud.metering.service import Metering
 from decoders.uplink import RowFlag
