@@ -9,8 +9,7 @@ from typing import Any
 
 from cloud.metering.intervals import Interval
 from cloud.metering.model import Quality
-from decoders.drivers.registry import reader_for_dev_eui_prefix, reader_for_meter
-from decoders.ids import MeterId
+from decoders.drivers.registry import DRIVERS
 from decoders.reading import Integrity
 
 Row = dict[str, Any]
@@ -47,17 +46,32 @@ def meter(row: Row) -> Row:
 def driver_of(names: Sequence[str], *, version: int | None, medium: int | None) -> str | None:
     """Return the driver that claims one of a meter's names; None while none does."""
     for name in names:
-        reader = None
-        if DEV_EUI.fullmatch(name):
-            reader = reader_for_dev_eui_prefix(int(name[:6], 16))
-        elif "-" in name and version is not None and medium is not None:
-            manufacturer, serial = name.split("-", 1)
-            reader = reader_for_meter(
-                MeterId(manufacturer=manufacturer, serial=serial, version=version, medium=medium)
-            )
-        if reader is not None:
-            return reader.driver.name
+        found = (
+            _drivers_of_dev_eui(name)
+            if DEV_EUI.fullmatch(name)
+            else _drivers_of_serial(name, version=version, medium=medium)
+        )
+        if len(found) == 1:
+            return found.pop()
     return None
+
+
+def _drivers_of_dev_eui(dev_eui: str) -> set[str]:
+    prefix = int(dev_eui[:6], 16)
+    return {driver.name for driver in DRIVERS if prefix in driver.dev_eui_prefixes}
+
+
+def _drivers_of_serial(name: str, *, version: int | None, medium: int | None) -> set[str]:
+    """A meter imported and not yet met says no version and medium: its maker must do."""
+    manufacturer = name.partition("-")[0]
+    return {
+        driver.name
+        for driver in DRIVERS
+        for match in driver.matches
+        if match.manufacturer == manufacturer
+        and version in {None, match.version}
+        and medium in {None, match.medium}
+    }
 
 
 def reading(row: Row) -> Row:
