@@ -148,6 +148,11 @@ class Sandbox:
             ensure_user(self.platform.database, name, roles, administrations, passwords[name])
         return passwords
 
+    def let_go(self) -> None:
+        """Close our own connections to the database: from here on only the children use it."""
+        assert self.platform is not None
+        self.platform.pools.close()
+
     def revive(self) -> list[str]:
         """Start children that died again, each after its back-off; say in Spanish what was seen."""
         said = []

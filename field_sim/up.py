@@ -295,6 +295,7 @@ def run(told: argparse.Namespace, signals: Signals) -> int:
             shown = HistoryShown(state / "city.json", total_h=plan.end_h - plan.first_h)
         sandbox.start()
         announce(sandbox, time.monotonic() - began)
+        sandbox.let_go()
         watch(sandbox, shown)
     except Stopped:
         return 0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from decoders.decode import decode_lorawan, decode_wmbus
-from decoders.formats import Formats
+from decoders.drivers.registry import known_formats
 from edge_agent import leaks
 from edge_agent.sources.chirpstack import heard_in
 from edge_agent.sources.lines import frames_of
@@ -124,7 +124,7 @@ def test_the_agent_reads_our_events_and_lines(town: Town, history: list[Emission
         else:
             (heard,) = frames_of(emission.payload.decode(), now_us=0)
             name = f"KAW-{heard.frame[7:3:-1].hex()}"
-            telegram = decode_wmbus(heard.frame, key=keys[name].key, formats=Formats())
+            telegram = decode_wmbus(heard.frame, key=keys[name].key, formats=known_formats())
             true_us = heard.heard_at - town.gateways[emission.gateway].clock_error_us
             assert telegram.register_l == town.households.register_at(keys[name].household, true_us)
             lines += 1
@@ -135,7 +135,7 @@ def test_live_telegrams_come_each_16_seconds_full_and_compact(town: Town) -> Non
     live = until(town, END_H, END_H + 1)
     lines = [e for e in live if e.topic is None]
     frames = [frames_of(line.payload.decode(), now_us=5)[0].frame for line in lines]
-    formats = Formats()
+    formats = known_formats()
     meter = town.wmbus[0]
     own = {f for f in frames if f[7:3:-1].hex() == f"{meter.serial:08d}"}
 
