@@ -339,3 +339,15 @@ def test_frames_are_counted_by_gateway_and_hour(service: Metering, database: Dat
     gateway.send(service, lorawan(3, [1], at=NOON - HOUR))
 
     assert rows_of(database, "SELECT frames FROM gateway_hours") == [(3,)]
+
+
+def test_readings_that_were_written_past_the_states_are_compared_and_kept(
+    service: Metering, database: Database
+) -> None:
+    gateway = Gateway()
+    gateway.send(service, lorawan(1, [1010, 1000], at=NOON - HOUR))
+    with database.connect("metering") as connection:  # as after a repair by hand
+        connection.execute("UPDATE meter_state SET last_at = NULL, last_register_l = NULL")
+    gateway.send(service, lorawan(1, [1020, 1010], at=NOON, counter=2))
+
+    assert [litres for _, _, litres in readings(database)] == [1000, 1010, 1020]
