@@ -319,10 +319,12 @@ def _other_rows(
             if up.kind[index] == RowKind.REPORT:
                 reports.append(_report(payload, heard_at=int(heard_at[index])))
                 continue
-            anomaly = alerts.anomaly_of(payload)
+            said = alerts.anomaly_of(payload)
         except ValueError as error:
             rejected.append(_refused(rows, up, index, Rejection.MALFORMED_ROW, str(error)))
             continue
+        # an agent detects at the row's heard_at, and by its own clock: here it is corrected
+        anomaly = replace(said, detected_at=int(heard_at[index]))
         meter = meters.get(anomaly.meter)
         if meter is None:
             rejected.append(
