@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -62,13 +63,15 @@ code · 2 wrong usage. Logs: <state>/logs/. Passwords: <state>/users.json (yours
 
 @dataclass
 class Signals:
-    """SIGINT and SIGTERM: the first asks, the second insists."""
+    """SIGINT, SIGTERM and a closed terminal: the first asks, the second insists."""
 
     count: int = 0
 
     def install(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._heard)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup means it to live on
+            signal.signal(signal.SIGHUP, self._heard)
 
     def _heard(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
@@ -85,7 +88,8 @@ class Stopped(BaseException):
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    with suppress(OSError):  # a terminal that was closed must not keep us from stopping in order
+        print(text, flush=True)
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
