@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import psycopg
 
-from cloud import app, serve
+from cloud import app, events_cli, serve
 from cloud.kernel import cli as kernel_cli
 from cloud.kernel import config, console
 from cloud.kernel.auth import cli as auth_cli
@@ -94,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--json", action="store_true", help="answer with JSON on stdout, alone")
     commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for owner in (serve, kernel_cli, auth_cli, metering_cli):
+    for owner in (serve, kernel_cli, auth_cli, metering_cli, events_cli):
         owner.add_commands(commands)
     return made
 

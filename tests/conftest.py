@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 from psycopg import connect, sql
 
@@ -35,6 +36,11 @@ MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 2 << 30
 
 _numbers = itertools.count(1)
+
+# A loaded machine is slow, not wrong: no deadlines. CI looks longer, and at the same examples.
+hypothesis.settings.register_profile("dev", max_examples=100, deadline=None)
+hypothesis.settings.register_profile("ci", max_examples=500, deadline=None, derandomize=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 @value

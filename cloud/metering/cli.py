@@ -274,6 +274,7 @@ def list_rejects(arguments: argparse.Namespace) -> int:
             state=None,
             before=(1 << 63) - 1,
             limit=ROWS,
+            strangers=True,
         )
     console.answer(arguments, [shapes.dead_letter(row) for row in rows])
     return 0

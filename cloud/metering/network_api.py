@@ -105,6 +105,7 @@ def list_dead_letters(
             state=state,
             before=cursor_key(wanted.after, first=BIGINT_MAX),
             limit=wanted.rows,
+            strangers=sees_all(platform, principal),
         )
     answer = page(rows, wanted, key=lambda r: [r["dead_letter_key"]], item=shapes.dead_letter)
     return written(answer) if wants_csv(request) else answer
@@ -114,16 +115,26 @@ def list_dead_letters(
 def replay_dead_letter(principal: Operator, platform: OpenPlatform, dead_letter_key: Key) -> Any:  # noqa: ANN401
     """Try a refused row or message again, with today's keys and decoders."""
     with platform.pool(CONTEXT).connection() as connection:
-        _dead_letter(connection, principal, dead_letter_key)
+        _dead_letter(connection, platform, principal, dead_letter_key)
     with Metering.on(platform) as metering:
         metering.replay(dead_letter_key)
     with platform.pool(CONTEXT).connection() as connection:
-        return shapes.dead_letter(_dead_letter(connection, principal, dead_letter_key))
+        return shapes.dead_letter(_dead_letter(connection, platform, principal, dead_letter_key))
 
 
-def _dead_letter(connection: views.Connection, principal: Principal, key: int) -> views.Row:
+def sees_all(platform: Platform, principal: Principal) -> bool:
+    """Say whether the caller serves every administration: what strangers sent is theirs to see."""
+    return all(principal.sees(code) for code in platform.settings.administration_codes)
+
+
+def _dead_letter(
+    connection: views.Connection, platform: Platform, principal: Principal, key: int
+) -> views.Row:
     found = views.dead_letter(
-        connection, administrations=principal.administrations, dead_letter_key=key
+        connection,
+        administrations=principal.administrations,
+        dead_letter_key=key,
+        strangers=sees_all(platform, principal),
     )
     if found is None:
         raise Problem(NOT_FOUND)

@@ -86,7 +86,12 @@ def losses(connection: Connection, *, gateway_key: int) -> list[Row]:
 
 
 def flow(
-    connection: Connection, *, administrations: Sequence[str], since: datetime, now: datetime
+    connection: Connection,
+    *,
+    administrations: Sequence[str],
+    strangers: bool,
+    since: datetime,
+    now: datetime,
 ) -> dict[str, Any]:
     """Return what went through since `since`, and the totals of the administrations.
 
@@ -110,16 +115,17 @@ def flow(
     )[0]
     totals = _rows(
         connection,
-        """SELECT (SELECT coalesce(sum(h.frames), 0) FROM gateway_hours h
-                   JOIN gateways g USING (gateway_key)
-                   WHERE g.administration = ANY (%(administrations)s))::bigint AS telegrams,
+        """SELECT (SELECT coalesce(sum(frames_total), 0) FROM gateways
+                   WHERE administration = ANY (%(administrations)s))::bigint AS telegrams,
+                  (SELECT coalesce(sum(readings_total), 0) FROM gateways
+                   WHERE administration = ANY (%(administrations)s))::bigint AS readings_total,
                   (SELECT count(*) FROM meters
                    WHERE administration = ANY (%(administrations)s)) AS meters,
                   (SELECT count(*) FROM alerts a JOIN meters m USING (meter_key)
                    WHERE a.state = 'open'
                      AND m.administration = ANY (%(administrations)s)) AS open_alerts,
                   (SELECT count(*) FROM row_dead_letters d LEFT JOIN gateways g USING (gateway_key)
-                   WHERE d.state = 'open' AND (g.administration IS NULL
+                   WHERE d.state = 'open' AND (g.administration IS NULL AND %(strangers)s
                          OR g.administration = ANY (%(administrations)s))) AS dead_letters,
                   (SELECT count(*) FROM alerts a JOIN meters m USING (meter_key)
                    WHERE a.updated_at > %(since)s
@@ -127,6 +133,7 @@ def flow(
                   (SELECT max(s.last_received_at) FROM meter_state s JOIN meters m USING (meter_key)
                    WHERE m.administration = ANY (%(administrations)s)) AS stored_at""",
         administrations=list(administrations),
+        strangers=strangers,
         since=since,
     )[0]
     return {**recent, **totals, "now": now}

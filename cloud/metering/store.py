@@ -211,19 +211,25 @@ def open_batch(
 
 
 def close_batch(connection: Connection, batch_key: int, counts: Counts) -> None:
-    """Record what became of a batch's rows."""
+    """Record what became of a batch's rows, and add it to what its gateway has brought."""
     connection.execute(
-        """UPDATE batches SET frames = frames + %s, rejected = rejected + %s,
-               readings_new = readings_new + %s, readings_known = readings_known + %s,
-               conflicts = conflicts + %s WHERE batch_key = %s""",
-        [
-            counts.frames,
-            counts.rejected,
-            counts.readings_new,
-            counts.readings_known,
-            counts.conflicts,
-            batch_key,
-        ],
+        """WITH counted AS (
+               UPDATE batches SET frames = frames + %(frames)s, rejected = rejected + %(rejected)s,
+                   readings_new = readings_new + %(readings_new)s,
+                   readings_known = readings_known + %(readings_known)s,
+                   conflicts = conflicts + %(conflicts)s
+               WHERE batch_key = %(batch_key)s RETURNING gateway_key)
+           UPDATE gateways SET frames_total = frames_total + %(frames)s,
+               readings_total = readings_total + %(readings_new)s
+           WHERE gateway_key = (SELECT gateway_key FROM counted)""",
+        {
+            "frames": counts.frames,
+            "rejected": counts.rejected,
+            "readings_new": counts.readings_new,
+            "readings_known": counts.readings_known,
+            "conflicts": counts.conflicts,
+            "batch_key": batch_key,
+        },
     )
 
 

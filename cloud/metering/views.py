@@ -269,24 +269,24 @@ def dead_letters(
     state: str | None,
     before: int,
     limit: int,
+    strangers: bool,
 ) -> list[Row]:
-    """Return what was refused, newest first. Of an unknown gateway: for who serves them all."""
+    """Return what was refused, newest first; `strangers`: of gateways nobody registered, too."""
     query = """
         SELECT d.*, g.administration FROM row_dead_letters d
         LEFT JOIN gateways g USING (gateway_key)
         WHERE (g.administration = ANY (%(administrations)s)
-               OR g.administration IS NULL AND %(all)s)
+               OR g.administration IS NULL AND %(strangers)s)
           AND d.dead_letter_key < %(before)s"""
     if code:
         query += " AND d.code = %(code)s"
     if state:
         query += " AND d.state = %(state)s"
-    everybody = _rows(connection, "SELECT DISTINCT administration FROM gateways")
     return _rows(
         connection,
         query + " ORDER BY d.dead_letter_key DESC LIMIT %(limit)s",
         administrations=list(administrations),
-        all={row["administration"] for row in everybody} <= set(administrations),
+        strangers=strangers,
         code=code,
         state=state,
         before=before,
@@ -295,7 +295,11 @@ def dead_letters(
 
 
 def dead_letter(
-    connection: Connection, *, administrations: Sequence[str], dead_letter_key: int
+    connection: Connection,
+    *,
+    administrations: Sequence[str],
+    dead_letter_key: int,
+    strangers: bool,
 ) -> Row | None:
     found = dead_letters(
         connection,
@@ -304,5 +308,6 @@ def dead_letter(
         state=None,
         before=dead_letter_key + 1,
         limit=1,
+        strangers=strangers,
     )
     return found[0] if found and found[0]["dead_letter_key"] == dead_letter_key else None

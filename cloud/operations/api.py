@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from psycopg.rows import dict_row
 
 from cloud.kernel.auth import Principal, Role, require
 from cloud.kernel.platform import Platform
 from cloud.kernel.web import OpenPlatform
 from cloud.metering import network_views
-from cloud.metering.network_api import gateway_items
+from cloud.metering.network_api import gateway_items, sees_all
+from cloud.metering.network_views import HOURS_SHOWN
 from cloud.metering.shapes import instant
 
 WINDOW_S = 15  # wall seconds that a rate is taken over: long enough for agents' batches
@@ -30,40 +30,45 @@ def pipeline(principal: Overseer, platform: OpenPlatform) -> Any:  # noqa: ANN40
     """The flow from radio to alert: rates in wall seconds, lags in the city's."""
     now, speed = platform.clock.now(), max(platform.clock.speed, 1.0)
     since = now - timedelta(seconds=WINDOW_S * speed)
+    everything = sees_all(platform, principal)
     with platform.pool("metering").connection() as connection:
         flow = network_views.flow(
-            connection, administrations=principal.administrations, since=since, now=now
+            connection,
+            administrations=principal.administrations,
+            strangers=everything,
+            since=since,
+            now=now,
         )
-    recorded = _recorded(platform)
     gateways = gateway_items(platform, principal)
     return {
         "now": instant(now),
         "speed": speed,
-        "stages": _stages(flow, recorded, gateways, speed, now),
+        "stages": _stages(flow, gateways, speed, now),
         "gateways": gateways,
         "history": _history(platform.settings.state / "city.json"),
-        "readings_total": int(recorded["readings"]),
+        "readings_total": flow["readings_total"],
         "telegrams_total": flow["telegrams"],
         "meters_total": flow["meters"],
         "open_alerts": flow["open_alerts"],
         "dead_letters": flow["dead_letters"],
+        # events do not say whose they are: only who serves everybody sees them added up
+        "recorded_hours": _recorded_hours(platform, now) if everything else [],
     }
 
 
-def _recorded(platform: Platform) -> dict[str, Any]:
+def _recorded_hours(platform: Platform, now: datetime) -> list[dict[str, Any]]:
+    """Return how many readings the last hours of receipt recorded, as told by events."""
     with platform.pool("operations").connection() as connection:
-        cursor = connection.cursor(row_factory=dict_row)
-        row = cursor.execute(
-            """SELECT coalesce(sum(readings), 0)::bigint AS readings,
-                      max(newest_at) AS newest_at FROM recorded_hours"""
-        ).fetchone()
-    assert row is not None, "an aggregate has a row"
-    return row
+        rows = connection.execute(
+            """SELECT hour_at, readings FROM recorded_hours WHERE hour_at > %s - %s
+               ORDER BY hour_at""",
+            [now, timedelta(hours=HOURS_SHOWN)],
+        ).fetchall()
+    return [{"from": instant(hour_at), "readings": readings} for hour_at, readings in rows]
 
 
 def _stages(
     flow: dict[str, Any],
-    recorded: dict[str, Any],
     gateways: list[dict[str, Any]],
     speed: float,
     now: datetime,
@@ -79,7 +84,7 @@ def _stages(
         ("agent", flow["rows"], waiting, None),
         ("broker", flow["batches"], flow["batches"], send_lag_s),
         ("intake", flow["frames"], flow["telegrams"], send_lag_s),
-        ("store", flow["readings"], int(recorded["readings"]), stored_lag_s),
+        ("store", flow["readings"], flow["readings_total"], stored_lag_s),
         ("alerts", flow["alerts_recent"], flow["open_alerts"], stored_lag_s),
     )
     return [
