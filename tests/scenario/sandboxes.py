@@ -101,11 +101,11 @@ def home() -> Iterator[Path]:
         yield Path(folder)
 
 
-def eventually(met: Callable[[], object], timeout_s: float) -> None:
+def eventually(met: Callable[[], object], timeout_s: float, *, pause_s: float = 0.1) -> None:
     deadline = time.monotonic() + timeout_s
     while not met():
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
+        time.sleep(pause_s)
 
 
 def is_alive(pid: int) -> bool:

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.real_part("mosquitto"),
 ]
-SMALL = ("--meters", "24", "--history", "30", "--speed", "60")
+SMALL = ("--meters", "24", "--history", "30", "--speed", "600")
 # by the seconds that history, its end and a full simulated hour take on a busy machine
 LIVE_S, ALERT_S = 120.0, 150.0
 
@@ -42,7 +42,7 @@ def test_one_command_brings_the_city_to_life_and_the_next_start_goes_on(state: P
         for path in ("/readyz", "/openapi.json", "/healthz"):
             assert httpx.get(url + path).status_code == 200
         eventually(lambda: history(state) is None, LIVE_S)
-        eventually(lambda: {"burst", "continuous_flow"} <= open_alerts(up), ALERT_S)
+        eventually(lambda: {"burst", "continuous_flow"} <= open_alerts(up), ALERT_S, pause_s=2.0)
         children, readings = up.children(), stored(up)
         stopped = up.stop(signal.SIGINT)
     users = (state / "users.json").read_text()
@@ -55,7 +55,7 @@ def test_one_command_brings_the_city_to_life_and_the_next_start_goes_on(state: P
     with home() as other, sandbox(state, *SMALL) as again, sandbox(other, *SMALL) as beside:
         assert again.ready() != beside.ready()
         resumed = json.loads((state / "clock.json").read_text())
-        assert resumed["speed"] == 60
+        assert resumed["speed"] == 600
         assert resumed["sim_us"] >= clock["sim_us"]
         assert stored(again) >= readings
     assert (state / "users.json").read_text() == users
@@ -66,7 +66,7 @@ def open_alerts(up: Up) -> set[str]:
 
 
 def stored(up: Up) -> int:
-    return sum(len(up.aquacis("readings", meter["name"])) for meter in up.aquacis("meters")[:5])
+    return len(up.aquacis("readings", up.aquacis("meters")[0]["name"]))
 
 
 def postmaster(state: Path) -> int:

@@ -54,8 +54,8 @@ def test_a_file_of_real_telegrams_becomes_readings_that_can_be_explained(state: 
     with sandbox(state, "--input", str(source)) as up:
         up.ready()
         names = {meter for meter, _ in expected}
-        eventually(lambda: names <= {m["name"] for m in up.aquacis("meters")}, 60)
-        eventually(lambda: len(readings(up, names)) >= len(expected), 60)
+        eventually(lambda: names <= {m["name"] for m in up.aquacis("meters")}, 90, pause_s=2.0)
+        eventually(lambda: len(readings(up, names)) >= len(expected), 90, pause_s=2.0)
 
         assert readings(up, names) == expected
         meter, at = next(iter(expected))
