@@ -146,25 +146,18 @@ def prepare(
     good = wanted & (code == "")
     of_good = good[decoded.of_frame] & ~_teaches(up, decoded)[decoded.of_frame]
     receptions = _receptions(up, decoded, known, heard_at=heard_at, good=good)
-    details = decoded.details
-    rejected = [
-        _rejected(rows, up, decoded, frame=int(frame), code=str(code[frame]), details=details)
-        for frame in np.flatnonzero(wanted & (code != ""))
-    ]
+    rejected = _rejections(rows, up, decoded, code=code, chosen=wanted & (code != ""))
     anomalies, reports, unreadable = _other_rows(
-        rows, up, taken=taken, heard_at=heard_at, meters=meters
+        rows, up, taken=taken, heard_at=heard_at, when=when, meters=meters
     )
-    flows = {int(k): int(f) for k, f in zip(known.meter_key, known.max_flow_lph, strict=True)}
-    flows |= {meter.meter_key: meter.max_flow_lph for _, meter in anomalies}
-    suspected = np.array([meter.meter_key for _, meter in anomalies], np.int64)
-    meter_keys = np.unique(np.concatenate([receptions.meter_key, suspected]))
+    meter_keys, max_flow_lph = _meters_heard(known, receptions, anomalies)
     return Prepared(
         readings=readings.take(of_good),
         receptions=receptions,
         info_code=decoded.info_code[good],
         has_info=decoded.has_info[good],
         meter_keys=meter_keys,
-        max_flow_lph=np.array([flows[key] for key in meter_keys.tolist()], np.int64),
+        max_flow_lph=max_flow_lph,
         anomalies=tuple(anomalies),
         reports=tuple(reports),
         layouts=_distinct_layouts(decoded),
@@ -286,27 +279,44 @@ def _receptions(
     )
 
 
-def _rejected(
-    rows: Rows,
-    up: Uplinked,
-    decoded: Decoded,
-    *,
-    frame: int,
-    code: str,
-    details: Mapping[int, str],
-) -> RejectedRow:
-    index, name = int(decoded.row[frame]), int(decoded.name[frame])
-    return RejectedRow(
-        index=index,
-        row=row_at(rows, up, index),
-        code=code,
-        detail=details.get(frame) or _WHY.get(code, code),
-        meter=decoded.names[name] if name >= 0 else None,
-    )
+def _meters_heard(
+    known: Known, receptions: Receptions, anomalies: Sequence[tuple[Anomaly, Meter]]
+) -> tuple[Int64s, Int64s]:
+    """Return the meters whose state is to be locked, rising, and what their pipes can carry."""
+    flows = {int(k): int(f) for k, f in zip(known.meter_key, known.max_flow_lph, strict=True)}
+    flows |= {meter.meter_key: meter.max_flow_lph for _, meter in anomalies}
+    suspected = np.array([meter.meter_key for _, meter in anomalies], np.int64)
+    meter_keys = np.unique(np.concatenate([receptions.meter_key, suspected]))
+    return meter_keys, np.array([flows[key] for key in meter_keys.tolist()], np.int64)
+
+
+def _rejections(
+    rows: Rows, up: Uplinked, decoded: Decoded, *, code: np.typing.NDArray[Any], chosen: Bools
+) -> list[RejectedRow]:
+    """Return the chosen frames as refused rows, each with its code."""
+    details, rejected = decoded.details, []
+    for frame in np.flatnonzero(chosen).tolist():
+        index, name, why = int(decoded.row[frame]), int(decoded.name[frame]), str(code[frame])
+        rejected.append(
+            RejectedRow(
+                index=index,
+                row=row_at(rows, up, index),
+                code=why,
+                detail=details.get(frame) or _WHY.get(why, why),
+                meter=decoded.names[name] if name >= 0 else None,
+            )
+        )
+    return rejected
 
 
 def _other_rows(
-    rows: Rows, up: Uplinked, *, taken: range, heard_at: Int64s, meters: Mapping[str, Meter]
+    rows: Rows,
+    up: Uplinked,
+    *,
+    taken: range,
+    heard_at: Int64s,
+    when: Int16s,
+    meters: Mapping[str, Meter],
 ) -> tuple[list[tuple[Anomaly, Meter]], list[Report], list[RejectedRow]]:
     """Return anomalies with their meters, reports, and the rows that are neither."""
     anomalies: list[tuple[Anomaly, Meter]] = []
@@ -316,22 +326,21 @@ def _other_rows(
     for index in (i for i in others.tolist() if i in taken):
         try:
             payload = _payload(rows, up, index)
-            if up.kind[index] == RowKind.REPORT:
+            if up.kind[index] == RowKind.REPORT:  # kept whatever its clock: it may be about that
                 reports.append(_report(payload, heard_at=int(heard_at[index])))
                 continue
             said = alerts.anomaly_of(payload)
         except ValueError as error:
             rejected.append(_refused(rows, up, index, Rejection.MALFORMED_ROW, str(error)))
             continue
+        meter = meters.get(said.meter)
+        code = _VERDICTS.get(int(when[index])) or (Rejection.UNKNOWN_METER if not meter else None)
+        if code is not None or meter is None:
+            why = code or Rejection.UNKNOWN_METER
+            rejected.append(_refused(rows, up, index, why, _WHY[why]))
+            continue
         # an agent detects at the row's heard_at, and by its own clock: here it is corrected
-        anomaly = replace(said, detected_at=int(heard_at[index]))
-        meter = meters.get(anomaly.meter)
-        if meter is None:
-            rejected.append(
-                _refused(rows, up, index, Rejection.UNKNOWN_METER, _WHY[Rejection.UNKNOWN_METER])
-            )
-        else:
-            anomalies.append((anomaly, meter))
+        anomalies.append((replace(said, detected_at=int(heard_at[index])), meter))
     return anomalies, reports, rejected
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from cloud.kernel.db import Database
 from cloud.metering.service import Metering
+from decoders.uplink import Row
 from tests.heard import DAY, HOUR, NOON, Gateway, anomaly, eui, metering_on, published, rows_of
 
 METER = eui(1)
@@ -20,6 +21,11 @@ ONE, TWO = "01" * 8, "02" * 8
 def service(database: Database, tmp_path: Path) -> Iterator[Metering]:
     with metering_on(database, tmp_path) as made:
         yield made
+
+
+def send(service: Metering, gateway: Gateway, *rows: Row) -> None:
+    """Send rows at the instant the last of them was heard."""
+    gateway.send(service, *rows, at=rows[-1].heard_at)
 
 
 def alerts(database: Database) -> list[tuple[Any, ...]]:
@@ -33,11 +39,11 @@ def told(database: Database) -> list[tuple[str, int]]:
 
 def test_a_leak_opens_rises_and_closes_as_one_alert(service: Metering, database: Database) -> None:
     gateway = Gateway()
-    gateway.send(service, anomaly(METER, at=NOON, episode=ONE))
-    gateway.send(service, anomaly(METER, at=NOON + DAY, episode=ONE, level=48, litres=600))
-    gateway.send(service, anomaly(METER, at=NOON + DAY + HOUR, episode=ONE, level=48))
-    gateway.send(
-        service, anomaly(METER, at=NOON + 30 * HOUR, episode=ONE, level=48, state="closed")
+    send(service, gateway, anomaly(METER, at=NOON, episode=ONE))
+    send(service, gateway, anomaly(METER, at=NOON + DAY, episode=ONE, level=48, litres=600))
+    send(service, gateway, anomaly(METER, at=NOON + DAY + HOUR, episode=ONE, level=48))
+    send(
+        service, gateway, anomaly(METER, at=NOON + 30 * HOUR, episode=ONE, level=48, state="closed")
     )
 
     assert alerts(database) == [("continuous_flow", 48, "closed")]
@@ -51,8 +57,8 @@ def test_a_leak_opens_rises_and_closes_as_one_alert(service: Metering, database:
 def test_two_gateways_that_see_the_same_leak_make_one_alert(
     service: Metering, database: Database
 ) -> None:
-    Gateway("cerro").send(service, anomaly(METER, at=NOON, episode=ONE))
-    Gateway("centro").send(service, anomaly(METER, at=NOON + HOUR, episode=TWO))
+    send(service, Gateway("cerro"), anomaly(METER, at=NOON, episode=ONE))
+    send(service, Gateway("centro"), anomaly(METER, at=NOON + HOUR, episode=TWO))
 
     assert alerts(database) == [("continuous_flow", 24, "open")]
     assert told(database) == [("open", 24)]
@@ -62,10 +68,10 @@ def test_the_first_gateway_that_sees_it_end_closes_it_and_the_other_does_not_reo
     service: Metering, database: Database
 ) -> None:
     one, two = Gateway("cerro"), Gateway("centro")
-    one.send(service, anomaly(METER, at=NOON, episode=ONE))
-    two.send(service, anomaly(METER, at=NOON + HOUR, episode=TWO))
-    two.send(service, anomaly(METER, at=NOON + 2 * HOUR, episode=TWO, state="closed"))
-    one.send(service, anomaly(METER, at=NOON + 3 * HOUR, episode=ONE, level=48))
+    send(service, one, anomaly(METER, at=NOON, episode=ONE))
+    send(service, two, anomaly(METER, at=NOON + HOUR, episode=TWO))
+    send(service, two, anomaly(METER, at=NOON + 2 * HOUR, episode=TWO, state="closed"))
+    send(service, one, anomaly(METER, at=NOON + 3 * HOUR, episode=ONE, level=48))
 
     assert alerts(database) == [("continuous_flow", 24, "closed")]
 
@@ -73,8 +79,9 @@ def test_the_first_gateway_that_sees_it_end_closes_it_and_the_other_does_not_reo
 def test_a_burst_and_a_leak_of_one_meter_are_two_alerts(
     service: Metering, database: Database
 ) -> None:
-    Gateway().send(
+    send(
         service,
+        Gateway(),
         anomaly(METER, at=NOON, episode=ONE),
         anomaly(METER, at=NOON, episode=TWO, kind="burst", level=0),
     )
@@ -84,9 +91,9 @@ def test_a_burst_and_a_leak_of_one_meter_are_two_alerts(
 
 def test_the_next_leak_of_a_meter_is_another_alert(service: Metering, database: Database) -> None:
     gateway = Gateway()
-    gateway.send(service, anomaly(METER, at=NOON, episode=ONE))
-    gateway.send(service, anomaly(METER, at=NOON + HOUR, episode=ONE, state="closed"))
-    gateway.send(service, anomaly(METER, at=NOON + 3 * DAY, episode=TWO))
+    send(service, gateway, anomaly(METER, at=NOON, episode=ONE))
+    send(service, gateway, anomaly(METER, at=NOON + HOUR, episode=ONE, state="closed"))
+    send(service, gateway, anomaly(METER, at=NOON + 3 * DAY, episode=TWO))
 
     assert [state for _, _, state in alerts(database)] == ["closed", "open"]
 
@@ -94,9 +101,10 @@ def test_the_next_leak_of_a_meter_is_another_alert(service: Metering, database: 
 def test_a_backlog_about_last_week_does_not_close_todays_leak(
     service: Metering, database: Database
 ) -> None:
-    Gateway("cerro").send(service, anomaly(METER, at=NOON, episode=ONE))
-    Gateway("centro").send(
+    send(service, Gateway("cerro"), anomaly(METER, at=NOON, episode=ONE))
+    send(
         service,
+        Gateway("centro"),
         anomaly(METER, at=NOON - 7 * DAY, episode=TWO),
         anomaly(METER, at=NOON - 6 * DAY, episode=TWO, state="closed"),
     )
@@ -107,7 +115,7 @@ def test_a_backlog_about_last_week_does_not_close_todays_leak(
 def test_an_end_whose_beginning_was_lost_is_still_told(
     service: Metering, database: Database
 ) -> None:
-    Gateway().send(service, anomaly(METER, at=NOON, episode=ONE, state="closed"))
+    send(service, Gateway(), anomaly(METER, at=NOON, episode=ONE, state="closed"))
 
     assert told(database) == [("closed", 24)]
 

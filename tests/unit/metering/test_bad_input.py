@@ -68,6 +68,7 @@ BAD_ROWS = [
     ("unknown_format", replace(GOOD, payload=b"\x13\x37" + GOOD.payload)),
     ("future", FUTURE),
     ("future", replace(GOOD, heard_at=NOON + 3 * DAY)),
+    ("future", anomaly(eui(98), at=NOON + 3 * DAY)),
     ("implausible_date", replace(GOOD, heard_at=1)),
     ("implausible_date", lorawan(1, [7], at=NOON - 6400 * DAY)),
     ("malformed_row", Row(seq=0, heard_at=NOON, kind=RowKind.ANOMALY, payload=b"\xff")),
