@@ -199,6 +199,30 @@ def test_every_gateway_is_asked_for_what_came_after_the_backup(
         assert metering.execute("SELECT upto, resend FROM edge_streams").fetchall() == [(41, True)]
 
 
+def test_a_session_that_was_ended_since_the_backup_is_not_revived(
+    database: Database, server: Server, tmp_path: Path
+) -> None:
+    with database.connect("kernel") as kernel:
+        kernel.execute(
+            """WITH who AS (INSERT INTO users VALUES (gen_random_uuid(), 'ana', 'x', '{clerk}', '{q}',
+                       now(), now()) RETURNING user_id),
+               session AS (INSERT INTO sessions (session_id, user_id, client_id, scope, auth_at,
+                       expires_at)
+                   SELECT gen_random_uuid(), user_id, 'aquacis-web', 'openid', now(),
+                          now() + interval '1 day' FROM who RETURNING session_id)
+               INSERT INTO refresh_tokens SELECT 'token', session_id, now() + interval '1 day', NULL
+               FROM session"""
+        )
+    backup.backup(server, tmp_path / "city.backup")
+
+    backup.restore(server, tmp_path / "city.backup")
+
+    with database.connect("kernel") as kernel:
+        assert kernel.execute("SELECT count(*) FROM refresh_tokens").fetchone() == (0,)
+        assert kernel.execute("SELECT count(*) FROM sessions").fetchone() == (0,)
+        assert kernel.execute("SELECT name FROM users").fetchall() == [("ana",)]
+
+
 def test_contexts_stay_apart_in_a_restored_database(
     stage: Stage, server: Server, tmp_path: Path
 ) -> None:
