@@ -204,8 +204,10 @@ def test_a_session_that_was_ended_since_the_backup_is_not_revived(
 ) -> None:
     with database.connect("kernel") as kernel:
         kernel.execute(
-            """WITH who AS (INSERT INTO users VALUES (gen_random_uuid(), 'ana', 'x', '{clerk}', '{q}',
-                       now(), now()) RETURNING user_id),
+            """WITH who AS (
+                   INSERT INTO users
+                   VALUES (gen_random_uuid(), 'ana', 'x', '{clerk}', '{q}', now(), now())
+                   RETURNING user_id),
                session AS (INSERT INTO sessions (session_id, user_id, client_id, scope, auth_at,
                        expires_at)
                    SELECT gen_random_uuid(), user_id, 'aquacis-web', 'openid', now(),
