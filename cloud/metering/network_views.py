@@ -33,6 +33,40 @@ WHERE g.administration = ANY (%(administrations)s)
 """
 
 
+_RECENT = """
+SELECT coalesce(sum(b.frames), 0)::bigint AS frames, count(*) AS batches,
+           coalesce(sum(b.rows), 0)::bigint AS rows,
+           coalesce(sum(b.readings_new), 0)::bigint AS readings,
+           coalesce(sum(b.readings_new + b.readings_known), 0)::bigint AS decoded,
+           coalesce(sum(b.rejected), 0)::bigint AS rejected,
+           percentile_disc(0.5) WITHIN GROUP (ORDER BY
+               extract(epoch FROM b.received_at - b.sent_at)
+               + coalesce(b.clock_offset_us, 0) / 1e6) AS send_lag_s
+    FROM batches b JOIN gateways g USING (gateway_key)
+    WHERE b.received_at > %(since)s AND g.administration = ANY (%(administrations)s)
+"""
+
+_TOTALS = """
+SELECT (SELECT coalesce(sum(frames_total), 0) FROM gateways
+            WHERE administration = ANY (%(administrations)s))::bigint AS telegrams,
+           (SELECT coalesce(sum(readings_total), 0) FROM gateways
+            WHERE administration = ANY (%(administrations)s))::bigint AS readings_total,
+           (SELECT count(*) FROM meters
+            WHERE administration = ANY (%(administrations)s)) AS meters,
+           (SELECT count(*) FROM alerts a JOIN meters m USING (meter_key)
+            WHERE a.state = 'open'
+              AND m.administration = ANY (%(administrations)s)) AS open_alerts,
+           (SELECT count(*) FROM row_dead_letters d LEFT JOIN gateways g USING (gateway_key)
+            WHERE d.state = 'open' AND (g.administration IS NULL AND %(strangers)s
+                  OR g.administration = ANY (%(administrations)s))) AS dead_letters,
+           (SELECT count(*) FROM alerts a JOIN meters m USING (meter_key)
+            WHERE a.updated_at > %(since)s
+              AND m.administration = ANY (%(administrations)s)) AS alerts_recent,
+           (SELECT max(s.last_received_at) FROM meter_state s JOIN meters m USING (meter_key)
+            WHERE m.administration = ANY (%(administrations)s)) AS stored_at
+"""
+
+
 def _rows(connection: Connection, query: str, **given: object) -> list[Row]:
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(query, given).fetchall()
@@ -98,42 +132,7 @@ def flow(
     frames, readings, rejected   in the window
     send_lag_s, newest_at        of the window's batches: cloud's receipt minus send, corrected
     """
-    recent = _rows(
-        connection,
-        """SELECT coalesce(sum(b.frames), 0)::bigint AS frames, count(*) AS batches,
-                  coalesce(sum(b.rows), 0)::bigint AS rows,
-                  coalesce(sum(b.readings_new), 0)::bigint AS readings,
-                  coalesce(sum(b.readings_new + b.readings_known), 0)::bigint AS decoded,
-                  coalesce(sum(b.rejected), 0)::bigint AS rejected,
-                  percentile_disc(0.5) WITHIN GROUP (ORDER BY
-                      extract(epoch FROM b.received_at - b.sent_at)
-                      + coalesce(b.clock_offset_us, 0) / 1e6) AS send_lag_s
-           FROM batches b JOIN gateways g USING (gateway_key)
-           WHERE b.received_at > %(since)s AND g.administration = ANY (%(administrations)s)""",
-        administrations=list(administrations),
-        since=since,
-    )[0]
-    totals = _rows(
-        connection,
-        """SELECT (SELECT coalesce(sum(frames_total), 0) FROM gateways
-                   WHERE administration = ANY (%(administrations)s))::bigint AS telegrams,
-                  (SELECT coalesce(sum(readings_total), 0) FROM gateways
-                   WHERE administration = ANY (%(administrations)s))::bigint AS readings_total,
-                  (SELECT count(*) FROM meters
-                   WHERE administration = ANY (%(administrations)s)) AS meters,
-                  (SELECT count(*) FROM alerts a JOIN meters m USING (meter_key)
-                   WHERE a.state = 'open'
-                     AND m.administration = ANY (%(administrations)s)) AS open_alerts,
-                  (SELECT count(*) FROM row_dead_letters d LEFT JOIN gateways g USING (gateway_key)
-                   WHERE d.state = 'open' AND (g.administration IS NULL AND %(strangers)s
-                         OR g.administration = ANY (%(administrations)s))) AS dead_letters,
-                  (SELECT count(*) FROM alerts a JOIN meters m USING (meter_key)
-                   WHERE a.updated_at > %(since)s
-                     AND m.administration = ANY (%(administrations)s)) AS alerts_recent,
-                  (SELECT max(s.last_received_at) FROM meter_state s JOIN meters m USING (meter_key)
-                   WHERE m.administration = ANY (%(administrations)s)) AS stored_at""",
-        administrations=list(administrations),
-        strangers=strangers,
-        since=since,
-    )[0]
+    given = {"administrations": list(administrations), "since": since, "strangers": strangers}
+    recent = _rows(connection, _RECENT, **given)[0]
+    totals = _rows(connection, _TOTALS, **given)[0]
     return {**recent, **totals, "now": now}
