@@ -24,7 +24,7 @@ ENVIRONMENTS = ROOT / ".venv"
 PACKAGES = ("decoders", "edge_agent", "cloud", "field_sim")
 CLOUD_PYTHON = (3, 11)
 EDGE_PYTHON = (3, 10)
-SCRIPTS = {"aquacis": "cloud.__main__", "aquacis-edge": "edge_agent.__main__"}
+SCRIPTS = {"aquacis": "cloud", "aquacis-edge": "edge_agent"}
 VERMIN = ("-q", "-t=3.10-", "--eval-annotations", "--no-tips", "--violations")
 SYSTEM_AUTHORITIES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch
@@ -123,7 +123,7 @@ def make_environment(home: Path, python: str, lock: Path) -> None:
     (site / "aquacis.pth").write_text(f"{ROOT}\n")
     for script, module in SCRIPTS.items():
         path = home / "bin" / script
-        path.write_text(f"#!{inside}\nimport sys\nfrom {module} import main\nsys.exit(main())\n")
+        path.write_text(f'#!/bin/sh\nexec "{inside}" -P -m {module} "$@"\n')  # a path may hold spaces
         path.chmod(0o755)
     (home / ".complete").touch()
     print(f"Installed in {time.monotonic() - started:.0f} s", file=sys.stderr)
@@ -143,14 +143,13 @@ def cloud_environment() -> tuple[Path, dict[str, str]]:
     return home, variables
 
 
-def run(*command: str, variables: dict[str, str] | None = None) -> int:
+def run(*command: str, folder: Path = ROOT) -> int:
     """Run a command in the foreground, in the cloud's environment; return its exit code."""
     home, prepared = cloud_environment()
-    prepared.update(variables or {})
     executable = home / "bin" / command[0]
     first = str(executable) if executable.exists() else command[0]
     try:
-        return subprocess.run([first, *command[1:]], cwd=ROOT, env=prepared).returncode
+        return subprocess.run([first, *command[1:]], cwd=folder, env=prepared).returncode
     except FileNotFoundError:
         fail(f"no such command: {command[0]}", 2)
     except KeyboardInterrupt:
@@ -160,7 +159,6 @@ def run(*command: str, variables: dict[str, str] | None = None) -> int:
 def become(*command: str) -> NoReturn:
     """Replace this process by a command of the environment, so that signals reach it directly."""
     home, prepared = cloud_environment()
-    os.chdir(ROOT)
     os.execve(str(home / "bin" / command[0]), [*command], prepared)
 
 
@@ -286,7 +284,7 @@ def commands() -> dict[str, Callable[[list[str]], int]]:
         "test": test,
         "bench": lambda arguments: run("python", "-m", "field_sim.bench", *arguments),
         "soak": lambda arguments: run("python", "-m", "field_sim.soak", *arguments),
-        "x": lambda arguments: run(*arguments),
+        "x": lambda arguments: run(*arguments, folder=Path.cwd()),
         "check": lambda _: check(),
         "lock": lambda _: lock(),
         "web": lambda _: web(),

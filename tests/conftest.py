@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import hypothesis
 import pytest
 from psycopg import connect, sql
 
@@ -20,6 +19,9 @@ from cloud.kernel.db import KERNEL, Context, Database, context
 from cloud.kernel.postgres import Server
 from cloud.kernel.postgres_disk import Reserve
 from decoders.value import value
+from tests import profiles
+
+__all__ = ["profiles"]  # how long Hypothesis looks
 
 CONTEXTS: tuple[Context, ...] = (KERNEL, context("metering"), context("operations"))
 SMALL = Reserve(ballast_bytes=1 << 20, low_water_bytes=1 << 20, start_bytes=1 << 20)
@@ -36,11 +38,6 @@ MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 2 << 30
 
 _numbers = itertools.count(1)
-
-# A loaded machine is slow, not wrong: no deadlines. CI looks longer, and at the same examples.
-hypothesis.settings.register_profile("dev", max_examples=100, deadline=None)
-hypothesis.settings.register_profile("ci", max_examples=500, deadline=None, derandomize=True)
-hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 @value
