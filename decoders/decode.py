@@ -6,9 +6,9 @@ from decoders.drivers.registry import Reader, reader_for_dev_eui_prefix, reader_
 from decoders.errors import CrcMismatch, DecodeError, Unsupported, WrongKey
 from decoders.formats import FormatStore
 from decoders.ids import MeterId
-from decoders.meaning import NOTHING_NAMED, measured_by, named_by
+from decoders.meaning import NOTHING_NAMED, Named, measured_by, named_by, status_of
 from decoders.reading import Integrity, Telegram
-from decoders.wmbus import compact, ell, link, records, transport
+from decoders.wmbus import afl, compact, ell, link, records, transport
 
 DOUBT_FULL_CRC = "full_crc"  # a compact frame whose own checksum differs; PLCRC fits
 MAX_LORAWAN_PAYLOAD = 242  # LoRaWAN L2 1.0.4: the longest application payload of any region
@@ -78,7 +78,7 @@ def decode_lorawan(
     found = records.split(header.records, at=header.records_at)
     reader = reader_for_dev_eui_prefix(dev_eui >> 40)
     measured = measured_by(found, reader)
-    named = named_by(found, reader)
+    named = _named(found, reader, header)
     meter = None if header.address is None else MeterId.from_wire(header.address)
     return Telegram(
         radio="lorawan",
@@ -110,13 +110,7 @@ def _decode_frame(
     names: bool,
 ) -> Telegram:
     opened = ell.open_frame(frame, key=key, already_decrypted=already_decrypted)
-    header = transport.read_header(
-        opened.payload,
-        at=opened.payload_at,
-        address=opened.address or frame.address,
-        key=key,
-        already_decrypted=already_decrypted,
-    )
+    header = read_transport(frame, opened, key=key, already_decrypted=already_decrypted)
     doubts: tuple[str, ...] = ()
     if header.compact:
         vouched = opened.payload_checked
@@ -128,7 +122,7 @@ def _decode_frame(
     meter = MeterId.from_wire(header.address or opened.address or frame.address)
     reader = reader_for_meter(meter)
     measured = measured_by(found, reader)
-    named = named_by(found, reader) if names else NOTHING_NAMED
+    named = _named(found, reader, header) if names else NOTHING_NAMED
     return Telegram(
         radio="wmbus",
         radio_id=frame.address,
@@ -147,6 +141,38 @@ def _decode_frame(
         layout=b"" if header.compact else records.layout_of(found),
         records=found,
         doubts=doubts,
+    )
+
+
+def _named(
+    found: tuple[records.Record, ...], reader: Reader | None, header: transport.Header
+) -> Named:
+    """Name the records, and what the header says where no record says it."""
+    named = named_by(found, reader)
+    fields, status = named.fields, named.status
+    if header.access_number is not None:
+        fields.setdefault("access_counter", header.access_number)
+    if header.status is not None and (reader is None or not reader.info_codes):
+        status = status_of(header.status)
+        fields["status"] = " ".join(status) or "OK"
+    return Named(fields=fields, status=status)
+
+
+def read_transport(
+    frame: link.Frame, opened: ell.Opened, *, key: bytes | None, already_decrypted: bool
+) -> transport.Header:
+    """Read the authentication layer, where there is one, and the transport layer behind it."""
+    payload, at, authentication = opened.payload, opened.payload_at, None
+    if payload[:1] == bytes((afl.CI_AFL,)):
+        authentication = afl.read_afl(payload, at=at)
+        payload, at = authentication.payload, authentication.payload_at
+    return transport.read_header(
+        payload,
+        at=at,
+        address=opened.address or frame.address,
+        key=key,
+        already_decrypted=already_decrypted,
+        authentication=authentication,
     )
 
 
@@ -172,6 +198,8 @@ def _counter(opened: ell.Opened, header: transport.Header) -> int:
 
 
 def _integrity(frame: link.Frame, opened: ell.Opened, header: transport.Header) -> Integrity:
+    if header.authentic:
+        return Integrity.MAC
     if opened.payload_checked or header.compact:
         return Integrity.INNER_CRC
     if frame.checked:

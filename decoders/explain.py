@@ -8,18 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from decoders.decode import read_transport
 from decoders.drivers.registry import Reader, reader_for_dev_eui_prefix, reader_for_meter
 from decoders.errors import DecodeError
 from decoders.formats import FormatStore
 from decoders.ids import MeterId, dev_eui_text
 from decoders.value import value
-from decoders.wmbus import compact, ell, link, records, transport
+from decoders.wmbus import afl, compact, ell, link, records, transport
 from decoders.wmbus.data import date_of, datetime_of, decimal_of, instant_of, text_of
 from decoders.wmbus.profile import INCREMENTS, SIGNED, read_profile
 from decoders.wmbus.records import Record
 
 _BYTES_SHOWN = 20
-_COLOURS = {"link": 34, "ell": 35, "transport": 36, "compact": 36, "records": 32, "refused": 31}
+_COLOURS = {
+    "link": 34,
+    "ell": 35,
+    "afl": 33,
+    "transport": 36,
+    "compact": 36,
+    "records": 32,
+    "refused": 31,
+}
 _MODES = {INCREMENTS: "increments", SIGNED: "signed differences"}
 _SPACINGS = ("s", "min", "h", "d")
 
@@ -87,14 +96,15 @@ def _wmbus(
     if opened.payload_checked:
         says = "payload checksum fits" + ("" if key is None else ": the key is right")
         yield Line(layer="ell", offset=opened.payload_at - 2, raw=b"", says=says)
-    header = transport.read_header(
-        opened.payload,
-        at=opened.payload_at,
-        address=opened.address or frame.address,
-        key=key,
-        already_decrypted=already_decrypted,
-    )
-    yield from _transport(header, opened.payload, opened.payload_at)
+    payload, at = opened.payload, opened.payload_at
+    if payload[:1] == bytes((afl.CI_AFL,)):
+        found = afl.read_afl(payload, at=at)
+        yield from _authentication(found, payload, at)
+        payload, at = found.payload, found.payload_at
+    header = read_transport(frame, opened, key=key, already_decrypted=already_decrypted)
+    if header.authentic:
+        yield Line(layer="afl", offset=None, raw=b"", says="the code fits: key and bytes are right")
+    yield from _transport(header, payload, at)
     meter = MeterId.from_wire(header.address or opened.address or frame.address)
     yield from _application(header, formats, opened.payload_checked, reader_for_meter(meter))
 
@@ -132,6 +142,18 @@ def _ell(body: bytes) -> Iterator[Line]:
         yield Line(layer="ell", offset=at + 1, raw=body[at : at + 4], says=says)
 
 
+def _authentication(found: afl.Authentication, payload: bytes, at: int) -> Iterator[Line]:
+    head = payload[: found.payload_at - at]
+    yield Line(layer="afl", offset=at, raw=head[:4], says="CI 90: authentication, whole message")
+    counter = found.message_counter
+    if counter is not None:
+        says = f"message counter {int.from_bytes(counter, 'little')}"
+        yield Line(layer="afl", offset=found.mac_at - len(counter), raw=counter, says=says)
+    if found.mac:
+        says = f"code over the transport layer, {len(found.mac)} bytes of AES-CMAC"
+        yield Line(layer="afl", offset=found.mac_at, raw=found.mac, says=says)
+
+
 def _transport(header: transport.Header, payload: bytes, at: int) -> Iterator[Line]:
     kind = "compact records" if header.compact else "records"
     yield Line(layer="transport", offset=at, raw=payload[:1], says=f"CI {header.ci:02X}: {kind}")
@@ -142,8 +164,9 @@ def _transport(header: transport.Header, payload: bytes, at: int) -> Iterator[Li
     if header.access_number is not None:
         says = f"access number {header.access_number}, status {header.status:02X}, "
         says += f"security mode {header.security_mode}"
-        end = header.records_at - at
-        yield Line(layer="transport", offset=at + end - 4, raw=payload[end - 4 : end], says=says)
+        start = 9 if header.address is not None else 1
+        raw = payload[start : start + 4]
+        yield Line(layer="transport", offset=at + start, raw=raw, says=says)
 
 
 def _application(
@@ -196,10 +219,7 @@ def _standard(record: Record) -> str:
     if meaning is None:
         return "is only known to its maker"
     if meaning.profile:
-        profile = read_profile(record)
-        mode = _MODES.get(profile.mode, "decrements")
-        steps = " ".join("-" if step is None else str(step) for step in profile.elements)
-        return f"profile of {mode} every {profile.spacing} {_SPACINGS[profile.unit]}: {steps}"
+        return _profile(record)
     if meaning.unit == "datetime":
         instant = instant_of(record)
         return "invalid" if instant is None else datetime_of(instant).strftime("%Y-%m-%d %H:%M:%S")
@@ -209,3 +229,13 @@ def _standard(record: Record) -> str:
     if text is not None:
         return repr(text)
     return "invalid" if number is None else str(number)
+
+
+def _profile(record: Record) -> str:
+    try:
+        profile = read_profile(record)
+    except DecodeError as error:  # decoding leaves alone what no instant goes with
+        return f"a profile that is not read: {error.detail}"
+    mode = _MODES.get(profile.mode, "decrements")
+    steps = " ".join("-" if step is None else str(step) for step in profile.elements)
+    return f"profile of {mode} every {profile.spacing} {_SPACINGS[profile.unit]}: {steps}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal
 
 from decoders.drivers.driver import InfoCode
 from decoders.drivers.registry import Reader
@@ -17,6 +18,7 @@ from decoders.wmbus.data import (
     instant_of,
     litres_of,
     text_of,
+    time_of,
     to_litres,
 )
 from decoders.wmbus.profile import read_profile, series_of
@@ -33,6 +35,13 @@ DURATIONS = (
     "15-21 days",
     "22-31 days",
 )
+
+
+# Seconds of each duration; a year is the Gregorian mean of 365.2425 days.
+SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "y": 31_556_952}
+# Bits of the transport layer's status byte (EN 13757-7, table "status field"), by their names here
+_STATUS_BITS = ((0x04, "POWER_LOW"), (0x08, "PERMANENT_ERROR"), (0x10, "TEMPORARY_ERROR"))
+_APPLICATION = ("", "BUSY", "ERROR", "ALARM")
 
 
 @value
@@ -60,18 +69,29 @@ def named_by(records: tuple[Record, ...], reader: Reader | None) -> Named:
     fields: dict[str, FieldValue] = {}
     status: tuple[str, ...] = ()
     for record in records:
-        if reader is None:
-            _add_standard(fields, record)
-            continue
         head = record.shape.head
-        for field in reader.fields.get(head, ()):
+        mine = () if reader is None else reader.fields.get(head, ())
+        for field in mine:
             found = field.read(record)
             if found is not None:
                 fields[field.into] = found
-        if head in reader.info_codes:
+        if reader is None or not (mine or head in reader.info_codes):
+            _add_standard(fields, record)
+        elif head in reader.info_codes:
             word = int.from_bytes(record.data, "little")
             status = _add_alarms(fields, reader.info_codes[head], word)
     return Named(fields=fields, status=status)
+
+
+def status_of(byte: int) -> tuple[str, ...]:
+    """The alarms in a transport header's status byte; a maker's own bits are OTHER_<hex>.
+
+    >>> status_of(0x14)
+    ('POWER_LOW', 'TEMPORARY_ERROR')
+    """
+    found = [_APPLICATION[byte & 3], *(name for bit, name in _STATUS_BITS if byte & bit)]
+    found.append(f"OTHER_{byte & 0xE0:X}" if byte & 0xE0 else "")
+    return tuple(name for name in found if name)
 
 
 def measured_by(records: tuple[Record, ...], reader: Reader | None) -> Measured:
@@ -110,21 +130,42 @@ def _add_alarms(fields: dict[str, FieldValue], code: InfoCode, word: int) -> tup
 
 
 def _add_standard(fields: dict[str, FieldValue], record: Record) -> None:
-    """A record under the standard's own name; the first of its name wins, as on a display."""
-    meaning = record.shape.meaning
-    if meaning is None or meaning.profile:
+    """A record under the standard's own name; a second one of that name is numbered."""
+    shape = record.shape
+    if shape.meaning is None or shape.meaning.profile:
         return
-    found: FieldValue | None = text_of(record)
-    if meaning.unit in ("date", "datetime"):
-        instant, on = instant_of(record), date_of(record)
-        if instant is not None:
-            found = datetime_of(instant).strftime("%Y-%m-%dT%H:%M:%S")
-        elif on is not None:
-            found = on.isoformat()
-    elif found is None:
-        found = decimal_of(record)
-    if found is not None:
-        fields.setdefault(record.shape.name, found)
+    found = _standard_value(record)
+    if found is None:
+        return
+    stem, unit = shape.stem, shape.unit
+    name, number = shape.name, 1
+    while name in fields:
+        number += 1
+        name = "_".join(word for word in (stem, str(number), unit) if word)
+    fields[name] = found
+    if unit in SECONDS and isinstance(found, Decimal):
+        _add_durations(fields, name.removesuffix(f"_{unit}"), unit, found)
+
+
+def _standard_value(record: Record) -> FieldValue | None:
+    meaning = record.shape.meaning
+    assert meaning is not None
+    if meaning.unit not in ("date", "datetime"):
+        number, text = decimal_of(record), text_of(record)
+        if meaning.quantity == "fabrication_no" and number is not None and number >= 0:
+            return f"{number:0{2 * len(record.data)}f}"  # it is printed on the meter with its zeros
+        return number if text is None else text
+    instant, on = instant_of(record), date_of(record)
+    if instant is not None:
+        return datetime_of(instant).strftime("%Y-%m-%dT%H:%M:%S")
+    return time_of(record) if on is None else on.isoformat()
+
+
+def _add_durations(fields: dict[str, FieldValue], stem: str, unit: str, sent: Decimal) -> None:
+    """A duration in hours and years beside what was sent, rounded to 28 digits."""
+    for other in ("h", "y"):
+        if other != unit:
+            fields[f"{stem}_{other}"] = sent * SECONDS[unit] / SECONDS[other]
 
 
 def _volumes(records: Iterable[Record]) -> Iterable[Record]:

@@ -50,7 +50,7 @@ class InfoCode:
 
 @value
 class Driver:
-    """A meter family.
+    """A meter family. Records that it does not name keep the standard's names.
 
     register  head of the cumulative volume, hex
     layouts   compact layouts its meters use, hex: record heads, concatenated

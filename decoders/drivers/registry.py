@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from decoders.drivers.axioma_w1 import AXIOMA_W1
 from decoders.drivers.driver import Driver, Field, InfoCode
+from decoders.drivers.engelmann_faw import ENGELMANN_FAW
 from decoders.drivers.kamstrup_water import KAMSTRUP_WATER, KAMSTRUP_WATER_LORAWAN
 from decoders.formats import Formats
 from decoders.ids import MeterId
 from decoders.value import value
 
-DRIVERS: tuple[Driver, ...] = (KAMSTRUP_WATER, KAMSTRUP_WATER_LORAWAN)
+DRIVERS: tuple[Driver, ...] = (
+    KAMSTRUP_WATER,
+    KAMSTRUP_WATER_LORAWAN,
+    AXIOMA_W1,
+    ENGELMANN_FAW,
+)
 
 
 @value

@@ -43,8 +43,10 @@ def bcd(data: bytes) -> int | None:
 
 def digits_of(record: Record) -> int | None:
     """The integer a numeric record carries, before its power of ten. None: invalid or no number."""
-    field = record.shape.data_field
+    field, meaning = record.shape.data_field, record.shape.meaning
     if field in _INTEGER_FIELDS:
+        if meaning is not None and meaning.unit == "number" and record.data:
+            return int.from_bytes(record.data, "little")  # types C and D: counters, flags, versions
         return signed(record.data)
     if field in _BCD_FIELDS:
         return bcd(record.data)
@@ -77,7 +79,7 @@ def text_of(record: Record) -> str | None:
 
 
 def instant_of(record: Record) -> int | None:
-    """Date and time (F: 4 bytes, I: 6 bytes) on the meter's own clock, as µs since 1970.
+    """Date and time (types F: 4 bytes, I: 6 bytes) on the meter's own clock, as µs since 1970.
 
     The clock is read as if it were UTC; its offset is a matter of the meter's configuration.
     """
@@ -100,6 +102,16 @@ def date_of(record: Record) -> date | None:
         return None
     instant = _local_us(data[0], data[1], 1, (0, 0, 0))
     return None if instant is None else datetime_of(instant).date()
+
+
+def time_of(record: Record) -> str | None:
+    """A time of day (type J, 3 bytes) as HH:MM:SS."""
+    data = record.data
+    if len(data) != 3:
+        return None
+    second, minute, hour = data[0] & 0x3F, data[1] & 0x3F, data[2] & 0x1F
+    fits = second < 60 and minute < 60 and hour < 24
+    return f"{hour:02}:{minute:02}:{second:02}" if fits else None
 
 
 def datetime_of(local_us: int) -> datetime:

@@ -56,7 +56,7 @@ def open_frame(frame: Frame, *, key: bytes | None, already_decrypted: bool) -> O
     if ci not in (CI_SHORT, CI_SESSION, CI_ADDRESS, CI_ADDRESS_SESSION):
         return Opened(
             payload=body[_CI_AT:],
-            payload_at=_CI_AT + 1,
+            payload_at=frame.ci_at,
             access_number=None,
             session_number=None,
             payload_checked=False,
@@ -71,7 +71,13 @@ def open_frame(frame: Frame, *, key: bytes | None, already_decrypted: bool) -> O
         raise Truncated(LAYER, len(body) + 1, f"CI {ci:02X} needs more than {start} bytes")
     session = int.from_bytes(body[after_address : after_address + 4], "little")
     clear = (
-        _clear(frame, at=after_address, key=key, already_decrypted=already_decrypted)
+        _clear(
+            frame,
+            at=after_address,
+            own=body[after_access:after_address],
+            key=key,
+            already_decrypted=already_decrypted,
+        )
         if has_session
         else body[start:]
     )
@@ -91,25 +97,36 @@ def counter_block(*, address: bytes, communication_control: int, session: bytes)
     return address + bytes((control,)) + session + bytes(3)
 
 
-def _clear(frame: Frame, *, at: int, key: bytes | None, already_decrypted: bool) -> bytes:
-    """Decrypt from PLCRC on and check it. `at` is where SN starts in the body."""
+def _clear(
+    frame: Frame, *, at: int, own: bytes, key: bytes | None, already_decrypted: bool
+) -> bytes:
+    """Decrypt from PLCRC on and check it.
+
+    at   where SN starts in the body
+    own  the meter's address, where another device (8F) sends on its behalf; else empty
+    """
     body = frame.body
     session, sealed = body[at : at + 4], body[at + 4 :]
     encryption = session[3] >> 5
     if encryption not in (_NO_ENCRYPTION, _AES_128_CTR):
         raise Unsupported(LAYER, at + 1, f"encryption {encryption} of SN is not AES-128-CTR")
-    by_key = encryption == _AES_128_CTR and not already_decrypted
-    if by_key:
-        if key is None:
-            raise KeyMissing(LAYER, at + 5, "encrypted with AES-128-CTR, and no key was given")
+    if encryption != _AES_128_CTR or already_decrypted:
+        if not _fits(sealed):
+            raise CrcMismatch(LAYER, at + 5, "the payload does not fit its checksum")
+        return sealed[2:]
+    if key is None:
+        raise KeyMissing(LAYER, at + 5, "encrypted with AES-128-CTR, and no key was given")
+    # No public telegram shows whose address counts in an 8F frame: the checksum decides.
+    for address in (own, frame.address) if own else (frame.address,):
         block = counter_block(
-            address=frame.address, communication_control=body[_CI_AT + 1], session=session
+            address=address, communication_control=body[_CI_AT + 1], session=session
         )
-        sealed = aes.ctr(key, block, sealed)
-    payload = sealed[2:]
-    if crc16(payload) == sealed[0] | sealed[1] << 8:
-        return payload
-    if not by_key:
-        raise CrcMismatch(LAYER, at + 5, "the payload does not fit its checksum")
+        opened = aes.ctr(key, block, sealed)
+        if _fits(opened):
+            return opened[2:]
     doubt = "" if frame.checked else ", or the frame is damaged: it has no checksum to tell"
     raise WrongKey(LAYER, at + 5, f"the decrypted payload does not fit its checksum{doubt}")
+
+
+def _fits(opened: bytes) -> bool:
+    return crc16(opened[2:]) == opened[0] | opened[1] << 8

@@ -52,11 +52,23 @@ class Shape:
         """A field name for a record that no driver claims: "max_volume_flow_storage2_m3h"."""
         if self.meaning is None:
             return f"record_{self.head.hex().upper()}"
+        unit = self.unit
+        return f"{self.stem}_{unit}" if unit else self.stem
+
+    @property
+    def stem(self) -> str:
+        """The name without its unit. Asserts that the meaning is known."""
+        assert self.meaning is not None
         words = [("", "max", "min", "error")[self.function], *self.meaning.qualifiers]
         words += [self.meaning.quantity, *self._counted()]
-        if self.meaning.unit not in ("number", self.meaning.quantity):
-            words.append(self.meaning.unit)
         return "_".join(word for word in words if word)
+
+    @property
+    def unit(self) -> str:
+        """The unit as it ends a name; empty where the quantity has none."""
+        assert self.meaning is not None
+        unit = self.meaning.unit
+        return "" if unit in ("number", self.meaning.quantity) else unit
 
     def _counted(self) -> list[str]:
         counts = (("tariff", self.tariff), ("subunit", self.subunit), ("storage", self.storage))

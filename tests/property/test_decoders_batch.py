@@ -29,7 +29,7 @@ from decoders.identity import hash_of
 from decoders.ids import MeterId
 from decoders.reading import Integrity, Telegram
 from decoders.uplink import Row, RowFlag, RowKind, Rows, pack_rows
-from decoders.wmbus.link import Form
+from decoders.wmbus.link import WIRELESS
 
 unhurried = settings(deadline=None, max_examples=60)
 NOON_US = 1_772_366_400_000_000
@@ -70,7 +70,7 @@ def telegram(chance: Random) -> bytes:
         access_number=chance.randrange(256),
         key=bytes([number]) * 16,
         compact=chance.random() < 0.7,
-        form=chance.choice(list(Form)),
+        form=chance.choice(WIRELESS),
     )
 
 

@@ -33,6 +33,7 @@ def test_every_public_signature_is_known() -> None:
     assert signatures == {
         *(0xA8ED, 0xC412, 0x0905, 0x36D4, 0x61EB, 0xD2F7),
         *(0xDD34, 0x7C0E, 0xA9F3, 0xDD07, 0x7F32, 0xBC6B),
+        0x052D,  # Engelmann FAW
     }
 
 

@@ -14,7 +14,7 @@ from decoders.encode import (
 )
 from decoders.identity import KIND_LORAWAN, KIND_WMBUS, frame_hash, hash_of
 from decoders.ids import MeterId, dev_eui_text, manufacturer_code, manufacturer_letters
-from decoders.wmbus.link import Form
+from decoders.wmbus.link import WIRELESS, Form
 
 METER = MeterId(manufacturer="KAW", serial="53885758", version=0x3C, medium=0x16)
 KEY = bytes(range(16))
@@ -55,7 +55,7 @@ def test_a_device_is_named_by_its_eui_in_capitals() -> None:
 
 
 def test_one_frame_has_one_name_however_it_was_received() -> None:
-    names = {name_of(made(form=form)) for form in Form}
+    names = {name_of(made(form=form)) for form in WIRELESS}
     names.add(name_of(made() + b"\x00\x00"))
 
     assert len(names) == 1
@@ -89,6 +89,6 @@ def test_a_payload_is_named_by_device_counter_and_bytes() -> None:
 
 
 def test_the_sender_is_known_before_anything_is_decrypted() -> None:
-    for form in Form:
+    for form in WIRELESS:
         assert claimed_sender(made(form=form)) == METER
     assert claimed_sender(b"\x44") is None

@@ -193,11 +193,22 @@ def test_a_full_frame_teaches_the_layout_of_its_compact_ones() -> None:
         (b"\xff" * 40, "unknown_format"),
         (bytes(40), "unknown_format"),
         (bytes.fromhex("684d4d680801729381174504") + bytes(80), "unknown_format"),
+        (bytes.fromhex("684d4d6808017293811745042e2c01") + bytes(66) + b"\x00\x16", "crc"),
+        (bytes.fromhex("684d4d68080172938117450400"), "truncated"),
+        (bytes.fromhex("6808086808017804130000009816"), "unsupported"),
+        (bytes.fromhex("680808685b01780413000000eb16"), "not_for_us"),
         (wrap(b"\x44" + METER.to_wire() + b"\xa0\x01\x02", Form.STRIPPED), "unknown_format"),
         (wrap(b"\x40" + METER.to_wire() + b"\x78\x04\x13", Form.STRIPPED), "not_for_us"),
         (wrap(b"\x44" + METER.to_wire() + b"\x78\x04\x13\x01", Form.STRIPPED), "truncated"),
         (wrap(b"\x44" + METER.to_wire() + b"\x78\x3f\x13\x01", Form.STRIPPED), "malformed"),
-        (wrap(b"\x44" + METER.to_wire() + b"\x7a\x01\x00\x00\x07", Form.STRIPPED), "unsupported"),
+        (wrap(b"\x44" + METER.to_wire() + b"\x7a\x01\x00\x00\x08", Form.STRIPPED), "unsupported"),
+        (wrap(b"\x44" + METER.to_wire() + b"\x7a\x01\x00\x00\x07", Form.STRIPPED), "truncated"),
+        (
+            wrap(
+                b"\x44" + METER.to_wire() + b"\x7a\x01\x00\x10\x07\x10" + bytes(16), Form.STRIPPED
+            ),
+            "unsupported",
+        ),
         (wrap(b"\x44" + METER.to_wire() + b"\x7a\x01\x00", Form.STRIPPED), "truncated"),
         (wrap(b"\x44" + METER.to_wire() + b"\x8d\x20\x01\x00", Form.STRIPPED), "truncated"),
         (
