@@ -27,9 +27,9 @@ def stream_of(connection: Connection, gateway: Gateway, stream: bytes) -> Stream
 
 
 def newest_stream(connection: Connection, gateway: Gateway) -> Stream | None:
-    """Return the stream the gateway began last."""
+    """Return the stream the gateway used last, by our clock: its own may have been wrong."""
     row = connection.execute(
-        f"{_STREAM} WHERE gateway_key = %s ORDER BY started_at DESC, seen_at DESC LIMIT 1",
+        f"{_STREAM} WHERE gateway_key = %s ORDER BY seen_at DESC, stream_key DESC LIMIT 1",
         [gateway.gateway_key],
     ).fetchone()
     return None if row is None else _stream(row)
@@ -77,12 +77,20 @@ def save_stream(connection: Connection, stream: Stream, *, seen_at: int) -> None
 
 
 def record_loss(connection: Connection, gateway: Gateway, loss: Loss, *, reported_at: int) -> bool:
-    """Record a loss; False when it was recorded before."""
+    """Record a loss; False when as much was known before.
+
+    A later report of the same rows replaces the earlier one when it is certain or longer.
+    """
     return bool(
         connection.execute(
-            """INSERT INTO edge_losses (gateway_key, stream, first_seq, last_seq, reason, certain,
-                   from_at, to_at, reported_at)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING""",
+            """INSERT INTO edge_losses AS l (gateway_key, stream, first_seq, last_seq, reason,
+                   certain, from_at, to_at, reported_at)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+               ON CONFLICT (gateway_key, stream, first_seq, reason) DO UPDATE SET
+                   last_seq = excluded.last_seq, certain = excluded.certain,
+                   from_at = excluded.from_at, to_at = excluded.to_at,
+                   reported_at = excluded.reported_at
+               WHERE excluded.certain AND (NOT l.certain OR excluded.last_seq > l.last_seq)""",
             [
                 gateway.gateway_key,
                 loss.stream,
