@@ -100,6 +100,11 @@ class Loss:
     from_at: int | None  # µs
     to_at: int | None  # µs
 
+    def moved(self, by_us: int) -> Loss:
+        """Return the same loss with bounds by another clock."""
+        from_at, to_at = (None if at is None else at + by_us for at in (self.from_at, self.to_at))
+        return replace(self, from_at=from_at, to_at=to_at)
+
 
 @value
 class Readings:

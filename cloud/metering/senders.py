@@ -129,10 +129,11 @@ def close(
 ) -> tuple[Loss, ...]:
     """Move the stream on, record losses and the gateway's clock; return losses new to us."""
     sender, taking = decision.sender, decision.taking
-    losses = list(taking.losses)
+    correction_us = decision.offset.correction_us
+    losses = [each.moved(-correction_us) for each in taking.losses]
     if sender.is_new:
         before = stream_store.newest_stream(connection, sender.gateway)
-        started_at = batch.started_at - decision.offset.correction_us
+        started_at = batch.started_at - correction_us
         loss = edge_protocol.loss_by_new_stream(before, stream=batch.stream, started_at=started_at)
         losses += [] if loss is None else [loss]
     reported_at = source.received_at
