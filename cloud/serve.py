@@ -9,14 +9,13 @@ import signal
 import socket
 import threading
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 import uvicorn
 
 from cloud import app
-from cloud.kernel import config, console, telemetry
+from cloud.kernel import config, console, private_files, telemetry
 from cloud.kernel.config import Settings
 from cloud.kernel.platform import Platform
 from cloud.metering import intake as metering_intake
@@ -122,17 +121,9 @@ def publish_endpoint(settings: Settings) -> None:
     """Add our address to <state>/endpoints.json, which `up` and tests read."""
     path = settings.state / "endpoints.json"
     held = json.loads(path.read_text()) if path.exists() else {}
-    write_private(path, json.dumps({**held, "url": settings.base_url, "pid": os.getpid()}))
+    told = {**held, "url": settings.base_url, "pid": os.getpid()}
+    private_files.write(path, json.dumps(told).encode())
     log.info("serving", url=settings.base_url)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file atomically, readable by its owner alone."""
-    fresh = path.with_suffix(f".{os.getpid()}.new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    fresh.replace(path)
 
 
 def run_server(platform: Platform, listener: socket.socket) -> None:

@@ -28,7 +28,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from cloud.kernel import log_upkeep
+from cloud.kernel import log_upkeep, private_files
 from cloud.kernel.db import Connection, Database, role_of
 from cloud.kernel.postgres import Server
 from cloud.kernel.postgres_errors import DiskFull
@@ -97,16 +97,16 @@ def backup(server: Server, file: Path, report: Report = lambda _: None) -> Backu
     file = file.absolute()
     with psycopg.connect(server.dsn()) as admin:
         total = _count(admin, _TABLES)
-    scratch = file.with_name(f"{file.name}.part")
-    scratch.touch(mode=0o600)
+    scratch, descriptor = private_files.make_scratch(file)
     options = ["--format=custom", "--compress=gzip:1", f"--file={scratch}"]
     try:
         _run("pg_dump", options, server.dsn(), total, report)
-        with scratch.open("rb") as written:
-            os.fsync(written.fileno())
+        os.fsync(descriptor)
         scratch.replace(file)
     finally:
+        os.close(descriptor)
         scratch.unlink(missing_ok=True)
+    private_files.sync_folder(file.parent)
     made = BackupMade(file=file, size_bytes=file.stat().st_size, tables=total)
     _log.info("BACKUP_MADE", extra={"file": str(file), "bytes": made.size_bytes, "tables": total})
     return made

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Protocol
+
+from cloud.kernel import private_files
 
 
 class BlobMissing(LookupError):
@@ -54,17 +54,7 @@ class FolderBlobs:
         if self._holds(path, len(data)):
             return address
         self._make(path.parent)
-        descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(scratch, path)
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+        private_files.write(path, data)
         return address
 
     def get(self, address: str) -> bytes:
@@ -96,12 +86,4 @@ class FolderBlobs:
         missing = [each for each in (folder, *folder.parents) if not each.exists()]
         for each in reversed(missing):
             each.mkdir(mode=0o700, exist_ok=True)
-            _sync_folder(each.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            private_files.sync_folder(each.parent)

@@ -21,6 +21,7 @@ from typing import Any, Protocol, Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from cloud.kernel import private_files
 from cloud.kernel.config import ConfigurationInvalid, Settings
 from decoders.value import value
 
@@ -156,24 +157,13 @@ class FileKeyVault:
         return held
 
     def _write(self, held: dict[str, Any]) -> None:
-        fresh = self._path.with_suffix(".new")
-        fresh.unlink(missing_ok=True)
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(held, file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        private_files.write(self._path, json.dumps(held).encode())
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Keep two processes from creating or rotating at once."""
-        handle = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        lock = self._path.with_suffix(".lock")
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield

@@ -24,7 +24,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from cloud.kernel import postgres_cluster
+from cloud.kernel import postgres_cluster, private_files
 from cloud.kernel.postgres_cluster import ADMIN, Folders
 from cloud.kernel.postgres_disk import Disk, Reserve
 from cloud.kernel.postgres_errors import LauncherBusy, ServerError, WrongOwner
@@ -208,7 +208,7 @@ def _launch(
 
         def publish(port: int, pid: int) -> None:
             where = {"host": "127.0.0.1", "port": port, "pid": pid}
-            postgres_cluster.write_private(folders.endpoint, json.dumps(where))
+            private_files.write(folders.endpoint, json.dumps(where).encode())
 
         keeper = Keeper(folders, programs, disk, port_wanted=port, on_ready=publish)
         keeper.start()

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloud.kernel import postgres_pidfile
+from cloud.kernel import postgres_pidfile, private_files
 from cloud.kernel.postgres_disk import Disk
 from cloud.kernel.postgres_errors import MEBIBYTE, DataLost, OtherVersion, ServerFailed
 from cloud.kernel.postgres_install import Programs
+from cloud.kernel.private_files import sync_folder
 
 ADMIN = "aquacis_admin"
 MARKER = "aquacis.json"
@@ -99,7 +100,8 @@ def _initialise(folders: Folders, programs: Programs) -> None:
     folders.new_data.mkdir(mode=0o700)
     password = read_passwords(folders.passwords).get(ADMIN) or secrets.token_urlsafe(24)
     password_file = folders.home / "initdb.password"
-    write_private(password_file, password, user.uid if user.switch else None)
+    owner_uid = user.uid if user.switch else None
+    private_files.write(password_file, password.encode(), owner_uid=owner_uid)
     try:
         if user.switch:
             os.chown(folders.new_data, user.uid, user.gid)
@@ -109,10 +111,9 @@ def _initialise(folders: Folders, programs: Programs) -> None:
     write_passwords(folders.passwords, {ADMIN: password})
     with (folders.new_data / "postgresql.conf").open("a") as file:
         file.write(f"\ninclude '../{folders.settings.name}'\n")
-    write_private(folders.new_data / MARKER, json.dumps({"postgresql": VERSION}))
-    _sync(folders.new_data)
+    private_files.write(folders.new_data / MARKER, json.dumps({"postgresql": VERSION}).encode())
     folders.new_data.rename(folders.data)
-    _sync(folders.home)
+    sync_folder(folders.home)
 
 
 def _run_initdb(folders: Folders, programs: Programs, password_file: Path) -> None:
@@ -144,10 +145,7 @@ def write_settings(folders: Folders, disk: Disk, extra: Mapping[str, str]) -> No
     quoted = {name: setting.replace("'", "''") for name, setting in settings.items()}
     lines = [f"{name} = '{setting}'" for name, setting in quoted.items()]
     header = "# Written at every start. Your own settings: data/postgresql.conf, after the include."
-    scratch = folders.settings.with_suffix(".new")
-    scratch.write_text("\n".join([header, *lines, ""]))
-    scratch.chmod(0o644)
-    scratch.replace(folders.settings)
+    private_files.write(folders.settings, "\n".join([header, *lines, ""]).encode(), mode=0o644)
 
 
 def defaults(memory: int, free: int) -> dict[str, str]:
@@ -204,29 +202,9 @@ def read_passwords(path: Path) -> dict[str, str]:
 
 def write_passwords(path: Path, added: Mapping[str, str]) -> None:
     """Add roles' passwords to the file; those it holds for other roles stay."""
-    write_private(path, json.dumps({**read_passwords(path), **added}, indent=1))
-
-
-def write_private(path: Path, text: str, owner_uid: int | None = None) -> None:
-    """Replace a file that only its owner may read, whole, and on the disk before its name is."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(handle, "w") as file:
-        if owner_uid is not None:
-            os.fchown(handle, owner_uid, -1)
-        file.write(text)
-        file.flush()
-        os.fsync(handle)
-    scratch.replace(path)
+    held = {**read_passwords(path), **added}
+    private_files.write(path, json.dumps(held, indent=1).encode())
 
 
 def _megabytes(size: int) -> str:
     return f"{size // MEBIBYTE}MB"
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -27,7 +27,7 @@ import aiomqtt
 import psycopg
 from prometheus_client import start_http_server
 
-from cloud.kernel import telemetry
+from cloud.kernel import private_files, telemetry
 from cloud.kernel.config import Settings, without_password
 from cloud.kernel.platform import Platform
 from cloud.metering.senders import StreamMoved
@@ -160,12 +160,7 @@ def publish_metrics(settings: Settings) -> None:
     server, _ = start_http_server(0, addr="127.0.0.1")
     host, port = server.server_address[:2]
     found = {"metrics": f"http://{host!s}:{port}/metrics", "pid": os.getpid()}
-    path = settings.state / "intake.json"
-    fresh = path.with_suffix(f".{os.getpid()}.new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(found, file)
-    fresh.replace(path)
+    private_files.write(settings.state / "intake.json", json.dumps(found).encode())
     log.info("metrics_served", url=found["metrics"])
 
 
