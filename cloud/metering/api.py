@@ -9,11 +9,18 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request
 
 from cloud.kernel.auth import Principal, Role, require
-from cloud.kernel.paging import LIMIT_MAX, PageQuery, page
+from cloud.kernel.paging import PageQuery, page
 from cloud.kernel.problems import NOT_FOUND, Problem
 from cloud.kernel.web import OpenPlatform
 from cloud.metering import shapes, views
-from cloud.metering.asked import END_OF_TIME, cursor_instant, cursor_key, time_range, zoned
+from cloud.metering.asked import (
+    BIGINT_MAX,
+    cursor_frame,
+    cursor_key,
+    cursor_reading,
+    time_range,
+    zoned,
+)
 from cloud.metering.csv_answer import wants_csv, written
 from cloud.metering.explain import explain_reading, frame_fields
 from cloud.metering.intervals import Point, hourly, local_day
@@ -21,7 +28,6 @@ from cloud.metering.network_api import router as network_router
 from cloud.metering.network_views import full_hour
 
 CONTEXT = "metering"
-BIGINT_MAX = (1 << 63) - 1
 
 router = APIRouter(prefix="/api/v1")
 router.include_router(network_router)
@@ -110,10 +116,9 @@ def _native(
     begin: datetime,
     end: datetime,
 ) -> dict[str, Any]:
-    if wanted.after:
-        begin = max(begin, cursor_instant(wanted.after[0]) + timedelta(microseconds=1))
+    go_on = cursor_reading(wanted.after, begin=begin)
     rows = views.readings(
-        connection, meter_key=meter_key, from_at=begin, to_at=end, limit=wanted.rows
+        connection, meter_key=meter_key, from_at=go_on, to_at=end, limit=wanted.rows
     )
     return page(rows, wanted, key=lambda r: [r["register_at"].isoformat()], item=shapes.reading)
 
@@ -128,25 +133,21 @@ def meter_frames(
     meter_key: Key,
 ) -> Any:  # noqa: ANN401  JSON or CSV
     """Frames of a meter, the last heard first, each with everyone who heard it."""
-    before = cursor_instant(wanted.after[0]) if wanted.after else END_OF_TIME
     with platform.pool(CONTEXT).connection() as connection:
         _meter(connection, principal, meter_key)
-        heard = views.meter_frames(
+        found = views.meter_frames(
             connection,
             administrations=principal.administrations,
             meter_key=meter_key,
-            before=before,
-            limit=LIMIT_MAX,
+            before=cursor_frame(wanted.after),
+            limit=wanted.rows,
         )
-        newest = list(dict.fromkeys(row["frame"] for row in heard))[: wanted.rows]
-        known = _receptions(connection, principal, newest)
-    ordered = [known[frame] for frame in newest]
-    last_heard = {row["frame"]: row["heard_at"] for row in reversed(heard)}
+        known = _receptions(connection, principal, [row["frame"] for row in found])
     answer = page(
-        ordered,
+        found,
         wanted,
-        key=lambda rows: [last_heard[rows[0]["frame"]].isoformat()],
-        item=shapes.frame,
+        key=lambda row: [row["last_heard_at"].isoformat(), row["frame"].hex()],
+        item=lambda row: shapes.frame(known[row["frame"]]),
     )
     return written(answer) if wants_csv(request) else answer
 

@@ -18,7 +18,7 @@ from cloud.kernel import console
 from cloud.kernel.console import CommandFailed
 from cloud.kernel.platform import Platform
 from cloud.metering import network_views, shapes, views
-from cloud.metering.asked import RANGE_MAX
+from cloud.metering.asked import RANGE_MAX, cursor_frame
 from cloud.metering.explain import explain_reading, frame_fields
 from cloud.metering.intervals import Point, hourly, local_day
 from cloud.metering.network_views import full_hour
@@ -231,11 +231,16 @@ def list_frames(arguments: argparse.Namespace) -> int:
             connection,
             administrations=administrations,
             meter_key=key,
-            before=platform.clock.now() + RANGE_MAX,
+            before=cursor_frame(None),
             limit=ROWS,
         )
-    frames = {row["frame"]: shapes.frame([row]) for row in rows}
-    console.answer(arguments, [_without_receptions(frame) for frame in frames.values()])
+        heard = views.receptions(
+            connection, administrations=administrations, frames=[row["frame"] for row in rows]
+        )
+    of_frame: dict[bytes, list[Row]] = {row["frame"]: [] for row in rows}
+    for reception in heard:
+        of_frame[reception["frame"]].append(reception)
+    console.answer(arguments, [_without_receptions(shapes.frame(f)) for f in of_frame.values()])
     return 0
 
 

@@ -13,13 +13,12 @@ from cloud.kernel.platform import Platform
 from cloud.kernel.problems import NOT_FOUND, Problem
 from cloud.kernel.web import OpenPlatform
 from cloud.metering import network_views, shapes, views
-from cloud.metering.asked import cursor_key, time_range
+from cloud.metering.asked import BIGINT_MAX, cursor_key, time_range
 from cloud.metering.csv_answer import wants_csv, written
 from cloud.metering.network_views import HOURS_SHOWN, full_hour
 from cloud.metering.service import Metering
 
 CONTEXT = "metering"
-BIGINT_MAX = (1 << 63) - 1
 
 router = APIRouter(tags=["network"])  # joined to metering's in `api.py`
 

@@ -162,18 +162,30 @@ def meter_frames(
     *,
     administrations: Sequence[str],
     meter_key: int,
-    before: datetime,
+    before: tuple[datetime, bytes],
     limit: int,
 ) -> list[Row]:
-    """Return the receptions of a meter heard before `before`, newest first."""
+    """Return a meter's frames, each once with `last_heard_at`, the last heard first.
+
+    before   (last_heard_at, frame) of the last one seen: what follows on it
+    """
+    before_at, before_frame = before
     return _rows(
         connection,
-        _RECEPTIONS
-        + """ AND r.meter_key = %(meter_key)s AND r.heard_at < %(before)s
-              ORDER BY r.heard_at DESC, r.batch_key, r.batch_row LIMIT %(limit)s""",
+        """SELECT r.frame, r.heard_at AS last_heard_at
+           FROM receptions r JOIN meters m USING (meter_key)
+           WHERE m.administration = ANY (%(administrations)s) AND r.meter_key = %(meter_key)s
+             AND r.heard_at <= %(before_at)s
+             AND (r.heard_at, r.frame) < (%(before_at)s, %(before_frame)s)
+             AND NOT EXISTS (
+                 SELECT FROM receptions o WHERE o.frame = r.frame AND o.meter_key = r.meter_key
+                 AND (o.heard_at, o.batch_key, o.batch_row)
+                     > (r.heard_at, r.batch_key, r.batch_row))
+           ORDER BY r.heard_at DESC, r.frame DESC LIMIT %(limit)s""",
         administrations=list(administrations),
         meter_key=meter_key,
-        before=before,
+        before_at=before_at,
+        before_frame=before_frame,
         limit=limit,
     )
 
