@@ -1,6 +1,8 @@
 """Daily consumption, stored: from a local day's first register to the next day's first register.
 
 Days add up: what ran over midnight, or in a gap of days, is in the day before the next register.
+Where a register fell between the two (a new meter, or one turned back), nobody knows how much ran:
+the day says so (`went_back`) and has no litres.
 A projection of `reading.recorded`, recomputed from the readings themselves, so that handling an
 event twice, or two events in another order, ends in the same rows.
 """
@@ -34,30 +36,36 @@ CROSS JOIN LATERAL (SELECT day_on FROM readings_daily d
 
 _RECOMPUTE = """
 INSERT INTO readings_daily AS d
-    (meter_key, day_on, first_at, first_register_l, next_at, next_register_l, readings, late)
+    (meter_key, day_on, first_at, first_register_l, next_at, next_register_l, readings, late,
+     went_back)
 SELECT a.meter_key, a.day_on, f.register_at, f.register_l, n.register_at, n.register_l,
-       c.readings, c.late
+       c.readings, c.late, coalesce(c.fell, false) OR coalesce(n.register_l < c.last_l, false)
 FROM unnest(%(meters)s::bigint[], %(days)s::date[], %(begins)s::timestamptz[],
             %(ends)s::timestamptz[]) AS a (meter_key, day_on, begin_at, end_at)
 CROSS JOIN LATERAL (SELECT register_at, register_l FROM readings r
                     WHERE r.meter_key = a.meter_key AND r.kind = 1
                       AND r.register_at >= a.begin_at AND r.register_at < a.end_at
                     ORDER BY r.register_at LIMIT 1) f
-CROSS JOIN LATERAL (SELECT count(*)::int AS readings, bool_or(r.quality & 1 <> 0) AS late
-                    FROM readings r WHERE r.meter_key = a.meter_key AND r.kind = 1
-                      AND r.register_at >= a.begin_at AND r.register_at < a.end_at) c
+CROSS JOIN LATERAL (SELECT count(*)::int AS readings, bool_or(quality & 1 <> 0) AS late,
+                           bool_or(register_l < before_l) AS fell,
+                           (array_agg(register_l ORDER BY register_at DESC))[1] AS last_l
+                    FROM (SELECT r.register_at, r.register_l, r.quality,
+                                 lag(r.register_l) OVER (ORDER BY r.register_at) AS before_l
+                          FROM readings r WHERE r.meter_key = a.meter_key AND r.kind = 1
+                            AND r.register_at >= a.begin_at AND r.register_at < a.end_at) one) c
 LEFT JOIN LATERAL (SELECT register_at, register_l FROM readings r
                    WHERE r.meter_key = a.meter_key AND r.kind = 1 AND r.register_at >= a.end_at
                    ORDER BY r.register_at LIMIT 1) n ON true
 ORDER BY a.meter_key, a.day_on
 ON CONFLICT (meter_key, day_on) DO UPDATE
-SET (first_at, first_register_l, next_at, next_register_l, readings, late) =
+SET (first_at, first_register_l, next_at, next_register_l, readings, late, went_back) =
     (excluded.first_at, excluded.first_register_l, excluded.next_at, excluded.next_register_l,
-     excluded.readings, excluded.late)
-WHERE (d.first_at, d.first_register_l, d.next_at, d.next_register_l, d.readings, d.late)
+     excluded.readings, excluded.late, excluded.went_back)
+WHERE (d.first_at, d.first_register_l, d.next_at, d.next_register_l, d.readings, d.late,
+       d.went_back)
       IS DISTINCT FROM
       (excluded.first_at, excluded.first_register_l, excluded.next_at, excluded.next_register_l,
-       excluded.readings, excluded.late)
+       excluded.readings, excluded.late, excluded.went_back)
 """
 
 

@@ -107,6 +107,7 @@ def day(row: Row) -> Row:
         "litres": row["litres"],
         "readings": row["readings"],
         "late": row["late"],
+        "went_back": row["went_back"],
     }
 
 
@@ -184,6 +185,9 @@ def gateway(row: Row, hours: Sequence[Row]) -> Row:
         "clock_offset_s": None if offset is None else round(offset / 1e6, 1),
         "clock_quality": row["clock_quality"],
         "backlog": row["backlog"],
+        "behind_since": instant(row["behind_since"]),
+        "heard": row["heard_total"],
+        "health": row["health"],
         "expected": row["expected"],
         "received": row["received"],
         "losses": row["losses"],

@@ -144,11 +144,15 @@ def registers(
 
 
 def days(connection: Connection, *, meter_key: int, from_on: date, to_on: date) -> list[Row]:
-    """Return the stored daily roll-ups of [from_on, to_on)."""
+    """Return the stored daily roll-ups of [from_on, to_on).
+
+    litres   None while no later register is known, and where a register fell (`went_back`)
+    """
     return _rows(
         connection,
         """SELECT day_on, first_at, first_register_l, next_at, next_register_l, readings, late,
-                  next_register_l - first_register_l AS litres
+                  went_back,
+                  CASE WHEN NOT went_back THEN next_register_l - first_register_l END AS litres
            FROM readings_daily WHERE meter_key = %(meter_key)s
              AND day_on >= %(from_on)s AND day_on < %(to_on)s ORDER BY day_on""",
         meter_key=meter_key,
