@@ -1,14 +1,15 @@
 """The agent's mind: step(state, input, now) → (state, effects). Pure; `shell` does the rest.
 
 Two parts that know nothing of each other: `reduction` decides what becomes a row, `protocol`
-what is sent when. A state is used up by the call that gets it: go on with the returned one.
+what is sent when; what messages and acks tell of the cloud's clock is carried from the one to the
+other. A state is used up by the call that gets it: go on with the returned one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_agent import caps, inputs, protocol, reduction
+from edge_agent import caps, cloud_clock, inputs, protocol, reduction
 from edge_agent.inputs import Input, Now
 
 Effect = reduction.Effect | protocol.Effect
@@ -48,6 +49,7 @@ def step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect, ...]
 def _link_step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect, ...]]:
     link, wall_s = state.link, now.wall_s
     effects: tuple[Effect, ...] = NONE
+    state.reduction.clock = _cloud_clock(state, told, now)
     if isinstance(told, inputs.AckReceived):
         link, asked = protocol.acknowledged(
             link, told.ack, now_s=wall_s, pace=state.pace, chance=now.chance
@@ -73,6 +75,19 @@ def _link_step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect
         link = protocol.restarted(link, stream=told.stream, head=told.head, now_s=wall_s)
     state.link = link
     return state, effects
+
+
+def _cloud_clock(state: State, told: Input, now: Now) -> cloud_clock.CloudClock:
+    """Return what is known of the cloud's clock after this input."""
+    clock = state.reduction.clock
+    if isinstance(told, inputs.Published):
+        return cloud_clock.asked(clock, sent_at=told.sent_at)
+    if isinstance(told, inputs.Connected):
+        return cloud_clock.connected(clock)
+    if isinstance(told, inputs.AckReceived) and told.ack.stream == state.link.stream:
+        received_at = now.at if told.at is None else told.at
+        return cloud_clock.answered(clock, cloud_at=told.ack.cloud_at, received_at=received_at)
+    return clock
 
 
 def _next_message(state: State, now: Now, *, news: bool) -> tuple[Effect, ...]:

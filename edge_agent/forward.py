@@ -84,8 +84,10 @@ class CloudLink:
         broker: Broker,
         gateway: str,
         inbox: Inbox,
+        clock: Clock,
         log: Callable[..., None],
     ) -> None:
+        self._clock = clock
         self._broker = broker
         self._up, self._down = topic_up(gateway), topic_down(gateway)
         self._inbox = inbox
@@ -151,6 +153,8 @@ class CloudLink:
 
     def _on_message(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         try:
-            self._inbox.put_now(AckReceived(ack=decode_ack(bytes(message.payload))))
+            self._inbox.put_now(
+                AckReceived(ack=decode_ack(bytes(message.payload)), at=self._clock.now_us())
+            )
         except UplinkError as error:
             self._log("ack_unreadable", code=error.code, detail=error.detail)

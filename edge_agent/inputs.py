@@ -70,7 +70,10 @@ class SourceChanged:
 
 @value
 class AckReceived:
+    """at: when it came, by the gateway's clock; None = with this input."""
+
     ack: Ack
+    at: int | None = None
 
 
 @value
@@ -103,9 +106,13 @@ class Committed:
 
 @value
 class Published:
-    """A message of `rows` rows up to `last` was handed over; 0 = a hello."""
+    """A message of `rows` rows up to `last` was handed over; 0 = a hello.
+
+    sent_at   the message's own stamp, by the gateway's clock
+    """
 
     last: int
+    sent_at: int
     rows: int = 0
 
 

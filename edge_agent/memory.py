@@ -11,7 +11,7 @@ from edge_agent import leaks
 
 @value
 class Meter:
-    """What is remembered of one meter. Hours and days are numbered since 1970, UTC."""
+    """What is remembered of one meter. Hours and days are numbered as in `cloud_clock`."""
 
     hour: int = -1  # of the newest stored telegram with a register
     bare_hour: int = -1  # … and without one

@@ -25,8 +25,9 @@ from decoders.ids import WIRE_BYTES, MeterId, dev_eui_text
 from decoders.reading import Telegram
 from decoders.uplink import MAX_PAYLOAD_BYTES, RowFlag, RowKind
 from decoders.value import value
-from edge_agent import leaks
+from edge_agent import cloud_clock, leaks
 from edge_agent.caps import Caps, report
+from edge_agent.cloud_clock import UNKNOWN, CloudClock
 from edge_agent.inputs import (
     BadInput,
     ClockStepped,
@@ -41,7 +42,6 @@ from edge_agent.memory import NEW_METER, Meter, with_flow
 from edge_agent.outbox import Draft
 
 HOUR_US: Final = leaks.HOUR_US
-DAY_US: Final = 24 * HOUR_US
 
 MAX_METERS: Final = 20_000  # five times what a gateway hears; about 1 KB each
 MAX_STRANGERS: Final = 4096  # meters whose keys we lack, heard this hour
@@ -75,6 +75,7 @@ class State:
     """Everything remembered between frames. Bounded by the limits above."""
 
     policy: Policy
+    clock: CloudClock = UNKNOWN
     meters: dict[str, Meter] = field(default_factory=dict)
     formats: Formats = field(default_factory=known_formats)
     recent: dict[tuple[int, int, int, bytes], None] = field(default_factory=dict)
@@ -125,6 +126,7 @@ def source_changed(
 
 def clock_stepped(state: State, step: ClockStepped, now: Now) -> tuple[State, tuple[Effect, ...]]:
     """Report that the gateway's clock was set, so that the cloud need not guess it from offsets."""
+    state.clock = cloud_clock.stepped(state.clock, by_us=step.to_at - step.from_at)
     said = {"kind": "clock_step", "from_at": step.from_at, "to_at": step.to_at}
     return state, (_stored(state, (report(said, at=now.at),)),)
 
@@ -161,7 +163,7 @@ def _wmbus(state: State, frame: Heard, now: Now) -> tuple[Effect, ...]:
         return (_stored(state, (_draft(frame, 0),), layouts=layouts),)
     name = telegram.natural_id
     before = state.meters.get(name, NEW_METER)
-    meter, flags, wanted = _judged(before, telegram, frame.heard_at)
+    meter, flags, wanted = _judged(before, telegram, frame.heard_at, state.clock)
     found: tuple[leaks.Finding, ...] = ()
     if telegram.register_l is not None:
         point = (frame.heard_at, telegram.register_l)
@@ -175,19 +177,21 @@ def _wmbus(state: State, frame: Heard, now: Now) -> tuple[Effect, ...]:
     return (*effects, _stored(state, tuple(rows), remember=(name,), layouts=layouts))
 
 
-def _judged(meter: Meter, telegram: Telegram, heard_at: int) -> tuple[Meter, int, bool]:
+def _judged(
+    meter: Meter, telegram: Telegram, heard_at: int, clock: CloudClock
+) -> tuple[Meter, int, bool]:
     """Return the meter after this telegram, the row's flags, and whether it deserves a row."""
-    flags, wanted = 0, False
+    flags, wanted, now_hour = 0, False, clock.hour_mark(heard_at)
     hour, bare_hour, info_code = meter.hour, meter.bare_hour, meter.info_code
     if telegram.register_l is None:
-        wanted, bare_hour = heard_at // HOUR_US != bare_hour, heard_at // HOUR_US
-    elif heard_at // HOUR_US != hour:
-        hour, wanted, flags = heard_at // HOUR_US, True, RowFlag.FIRST_OF_HOUR
+        wanted, bare_hour = now_hour != bare_hour, now_hour
+    elif now_hour != hour:
+        hour, wanted, flags = now_hour, True, RowFlag.FIRST_OF_HOUR
     if telegram.info_code is not None:
         if info_code not in {-1, telegram.info_code}:
             flags |= RowFlag.INFO_CHANGE
         info_code = telegram.info_code
-    day, extremes, is_extreme = _extremes(meter, telegram, heard_at // DAY_US)
+    day, extremes, is_extreme = _extremes(meter, telegram, clock.day(heard_at))
     extreme_rows = meter.extreme_rows if day == meter.day else 0
     if is_extreme and extreme_rows < EXTREMES_PER_DAY:
         flags, extreme_rows = flags | RowFlag.DAILY_EXTREME, extreme_rows + 1
@@ -312,7 +316,7 @@ def _anomaly(finding: leaks.Finding, frame: Heard) -> Draft:
 
 def _stranger(state: State, frame: Heard, error: KeyMissing, now: Now) -> tuple[Effect, ...]:
     """A meter whose key only the cloud may have: its first telegram of each hour is kept."""
-    hour, address = frame.heard_at // HOUR_US, frame.frame[2:10]
+    hour, address = state.clock.hour_mark(frame.heard_at), frame.frame[2:10]
     _count(state, f"undecodable_{error.code}")
     if state.strangers.get(address) == hour:
         reports = state.caps.hold_back(error.code, frame.heard_at, now.at)

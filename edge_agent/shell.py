@@ -367,7 +367,7 @@ def published(asked: protocol.Publish, batch: Batch) -> inputs.Published:
         last = batch.rows.column("seq")[-1]
     else:
         last = asked.first + asked.rows - 1 if asked.rows else 0
-    return inputs.Published(last=last, rows=batch.rows.count)
+    return inputs.Published(last=last, rows=batch.rows.count, sent_at=batch.sent_at)
 
 
 def resident_kib() -> int:

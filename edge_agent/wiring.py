@@ -90,7 +90,9 @@ def agent_of(config: Config, *, log: Log, with_sources: bool = True) -> Agent:
         gateway=config.gateway,
         state=core.State(reduction=memory, link=link, pace=config.pace),
         outbox=outbox,
-        link=CloudLink(broker=config.broker, gateway=config.gateway, inbox=inbox, log=log),
+        link=CloudLink(
+            broker=config.broker, gateway=config.gateway, inbox=inbox, clock=clock, log=log
+        ),
         sources=tuple(_source(source, config, inbox, clock) for source in sources),
         inbox=inbox,
         clock=clock,
