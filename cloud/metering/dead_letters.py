@@ -68,14 +68,15 @@ def bury_rows(
     stream: bytes,
     batch_key: int,
     received_at: int,
+    state: str = "open",
 ) -> None:
-    """Keep refused rows of a batch."""
+    """Keep refused rows of a batch. `state`: "replayed" for rows that came through late."""
     with connection.cursor() as cursor:
         cursor.executemany(
             """INSERT INTO row_dead_letters (code, detail, gateway_key, topic_gateway, stream, seq,
                    batch_key, batch_row, row_kind, meter, bytes, row_fields, received_at,
-                   last_attempt_at)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+                   last_attempt_at, state)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
             [
                 (
                     each.code,
@@ -92,6 +93,7 @@ def bury_rows(
                     Jsonb(_fields(each.row)),
                     storable(received_at),
                     storable(received_at),
+                    state,
                 )
                 for each in rejected
             ],

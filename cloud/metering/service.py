@@ -8,7 +8,6 @@ from typing import Self
 
 import psycopg
 
-from cloud.kernel import outbox, telemetry
 from cloud.kernel.blobs import BlobStore
 from cloud.kernel.config import Administration, GatewayConfig
 from cloud.kernel.db import Database
@@ -19,27 +18,16 @@ from cloud.metering.clock_offsets import UNKNOWN, Offset
 from cloud.metering.dead_letters import REJECTED
 from cloud.metering.figures import counted
 from cloud.metering.model import Gateway, Rejection
-from cloud.metering.recording import Source
 from cloud.metering.registry import NewMeter
+from cloud.metering.replaying import Replayed, Replaying
 from cloud.metering.store import GatewayUnknown
-from cloud.metering.worker import CREDIT_ROWS, Connection, Worker
+from cloud.metering.worker import CREDIT_ROWS, Worker
 from decoders import uplink
 from decoders.uplink import Ack
 from decoders.uplink_fields import Malformed, UplinkError
-from decoders.value import value
 
 UNKNOWN_STREAM = bytes(uplink.STREAM_BYTES)
 """Stands for the stream of a message that does not even say that."""
-
-
-@value
-class Replayed:
-    """What a second try of a dead letter has become. `code` None: it went through."""
-
-    dead_letter_key: int
-    code: str | None
-    detail: str = ""
-    readings_new: int = 0
 
 
 class Metering:
@@ -68,6 +56,7 @@ class Metering:
             administrations=administrations,
             unknown_meters=unknown_meters,
         )
+        self._replaying = Replaying(self._worker, blobs=blobs, clock=clock)
 
     @classmethod
     def on(cls, platform: Platform) -> Self:
@@ -140,24 +129,7 @@ class Metering:
 
     def replay(self, dead_letter_key: int) -> Replayed:
         """Try a dead letter again as it came in. Raises dead_letters.DeadLetterUnknown."""
-        connection = self._worker.connection()
-        try:
-            letter = dead_letters.letter(connection, dead_letter_key, blobs=self._blobs)
-            if letter.state != "open":
-                connection.rollback()
-                return Replayed(
-                    dead_letter_key=dead_letter_key, code=letter.code, detail=letter.state
-                )
-            result = (
-                self._replay_row(connection, letter)
-                if letter.row is not None
-                else self._replay_message(connection, letter)
-            )
-            connection.commit()
-        except BaseException:
-            self._worker.recover()
-            raise
-        return result
+        return self._replaying.replay(dead_letter_key)
 
     def dismiss(self, dead_letter_key: int) -> None:
         """Set a dead letter aside for good; its bytes stay. Raises DeadLetterUnknown."""
@@ -320,60 +292,6 @@ class Metering:
         connection.commit()
         REJECTED.labels(code).inc()
         return gateway
-
-    def _replay_row(self, connection: Connection, letter: dead_letters.DeadLetter) -> Replayed:
-        assert letter.row is not None
-        assert letter.batch_key is not None
-        assert letter.batch_row is not None
-        key, now_us = letter.dead_letter_key, self._clock()
-        gateway = store.gateway_of(connection, letter.topic_gateway)
-        source = Source(
-            gateway=gateway,
-            batch_key=letter.batch_key,
-            stream=b"",
-            received_at=letter.received_at,
-            traceparent=telemetry.new_traceparent(),
-            new_id=outbox.new_ids(now_us),
-        )
-        offset = store.offset_of_batch(connection, letter.batch_key) or Offset(
-            offset_us=gateway.offset_us,
-            uncertainty_us=gateway.uncertainty_us,
-            trusted=gateway.trusted,
-        )
-        prepared, recorded = self._worker.again(
-            uplink.pack_rows([letter.row]), index=letter.batch_row, source=source, offset=offset
-        )
-        if recorded is None:
-            refused = prepared.rejected[0]
-            dead_letters.refused_again(
-                connection, key, code=refused.code, detail=refused.detail, now_us=now_us
-            )
-            return Replayed(dead_letter_key=key, code=refused.code, detail=refused.detail)
-        dead_letters.settle(connection, key, state="replayed", now_us=now_us)
-        return Replayed(dead_letter_key=key, code=None, readings_new=recorded.counts.readings_new)
-
-    def _replay_message(self, connection: Connection, letter: dead_letters.DeadLetter) -> Replayed:
-        """Take a whole message again; it goes through when its rows follow on what is stored."""
-        key, now_us = letter.dead_letter_key, self._clock()
-        code, detail, readings = None, "", 0
-        try:
-            batch = uplink.decode_batch(letter.message)
-            if batch.gateway != letter.topic_gateway:
-                code, detail = Rejection.FOREIGN_TOPIC, f"a message of gateway {batch.gateway}"
-            else:
-                connection.rollback()  # the worker begins its own transactions
-                taken = self._worker.take(batch, letter.message, received_at=letter.received_at)
-                counted(taken)
-                readings = taken.recorded.counts.readings_new if taken.recorded else 0
-        except UplinkError as error:
-            code, detail = error.code, error.detail
-        except GatewayUnknown as error:
-            code, detail = Rejection.UNKNOWN_GATEWAY, str(error)
-        if code is None:
-            dead_letters.settle(connection, key, state="replayed", now_us=now_us)
-        else:
-            dead_letters.refused_again(connection, key, code=code, detail=detail, now_us=now_us)
-        return Replayed(dead_letter_key=key, code=code, detail=detail, readings_new=readings)
 
     def _answer(
         self,

@@ -151,6 +151,19 @@ class Worker:
         self._publish(connection, recorded, ())
         return prepared, recorded
 
+    def read_again(self, batch: Batch, *, received_at: int) -> tuple[Uplinked, Decoded]:
+        """Decode the rows of an earlier message; ends the open transaction.
+
+        Raises store.GatewayUnknown, psycopg.Error.
+        """
+        connection = self.connection()
+        gateway = store.gateway_of(connection, batch.gateway)
+        self.registry.refresh(connection)
+        up = uplinked(batch.rows)
+        decoded = self._decoded(connection, batch.rows, up, gateway=gateway, now_us=received_at)
+        connection.commit()
+        return up, decoded
+
     def _decide(
         self,
         connection: Connection,
