@@ -123,7 +123,8 @@ def make_environment(home: Path, python: str, lock: Path) -> None:
     (site / "aquacis.pth").write_text(f"{ROOT}\n")
     for script, module in SCRIPTS.items():
         path = home / "bin" / script
-        path.write_text(f'#!/bin/sh\nexec "{inside}" -P -m {module} "$@"\n')  # a path may hold spaces
+        # not a `#!` line: a path may hold spaces, and be longer than one may be
+        path.write_text(f'#!/bin/sh\nexec "{inside}" -P -m {module} "$@"\n')
         path.chmod(0o755)
     (home / ".complete").touch()
     print(f"Installed in {time.monotonic() - started:.0f} s", file=sys.stderr)

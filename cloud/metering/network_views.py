@@ -16,11 +16,14 @@ HOURS_OF = timedelta(hours=1)
 
 # Frames an hour to expect: configured, or the median full hour of the last week.
 _GATEWAYS = """
-SELECT g.*, coalesce(s.backlog, 0)::bigint AS backlog, coalesce(l.losses, 0)::int AS losses,
+SELECT g.*, coalesce(s.backlog, 0)::bigint AS backlog, s.behind_since,
+       coalesce(l.losses, 0)::int AS losses,
        coalesce(g.expected_per_hour, e.usual)::int AS expected,
        coalesce(h.frames, 0)::int AS received
 FROM gateways g
-LEFT JOIN LATERAL (SELECT greatest(0, head - upto) AS backlog FROM edge_streams
+LEFT JOIN LATERAL (SELECT greatest(0, head - upto) AS backlog,
+                          CASE WHEN head > upto THEN last_heard_at END AS behind_since
+                   FROM edge_streams
                    WHERE gateway_key = g.gateway_key ORDER BY seen_at DESC LIMIT 1) s ON true
 LEFT JOIN LATERAL (SELECT count(*) AS losses FROM edge_losses
                    WHERE gateway_key = g.gateway_key AND certain) l ON true
@@ -51,6 +54,8 @@ SELECT (SELECT coalesce(sum(frames_total), 0) FROM gateways
             WHERE administration = ANY (%(administrations)s))::bigint AS telegrams,
            (SELECT coalesce(sum(readings_total), 0) FROM gateways
             WHERE administration = ANY (%(administrations)s))::bigint AS readings_total,
+           (SELECT coalesce(sum(heard_total), 0) FROM gateways
+            WHERE administration = ANY (%(administrations)s))::bigint AS heard_total,
            (SELECT count(*) FROM meters
             WHERE administration = ANY (%(administrations)s)) AS meters,
            (SELECT count(*) FROM alerts a JOIN meters m USING (meter_key)
@@ -64,6 +69,11 @@ SELECT (SELECT coalesce(sum(frames_total), 0) FROM gateways
               AND m.administration = ANY (%(administrations)s)) AS alerts_recent,
            (SELECT max(s.last_received_at) FROM meter_state s JOIN meters m USING (meter_key)
             WHERE m.administration = ANY (%(administrations)s)) AS stored_at
+"""
+
+
+_NEWEST_BATCH = """
+SELECT xid::text, id FROM outbox WHERE type = 'reading.recorded' ORDER BY xid DESC, id DESC LIMIT 1
 """
 
 
@@ -135,4 +145,6 @@ def flow(
     given = {"administrations": list(administrations), "since": since, "strangers": strangers}
     recent = _rows(connection, _RECENT, **given)[0]
     totals = _rows(connection, _TOTALS, **given)[0]
-    return {**recent, **totals, "now": now}
+    last = _rows(connection, _NEWEST_BATCH)
+    newest = (last[0]["xid"], last[0]["id"]) if last else None
+    return {**recent, **totals, "newest_event": newest, "now": now}

@@ -6,7 +6,7 @@ Locks are taken in one order: the gateway, then meters in meter_key order (`read
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +34,7 @@ Connection = psycopg.Connection[Any]
 
 _FIRST_INSTANT_US = 0
 _LAST_INSTANT_US = 7_258_118_400_000_000  # 2200-01-01: beyond it a clock says nothing worth storing
+COUNTED_MAX = (1 << 53) - 1  # what every reader of JSON keeps exact
 SHARED_FRAMES_LOOKED_UP = 64  # of one batch, to compare clocks by: enough for a median
 
 
@@ -130,13 +131,17 @@ def save_gateway(
     seen_at: int,
 ) -> None:
     """Record what a message says of its gateway. `shared`: offset by shared frames (µs), frames."""
+    health = _figures(batch.health)
     flat = [number for one in samples for number in (one.offset_us, one.uncertainty_us)]
     connection.execute(
         """UPDATE gateways SET agent_version = %s, capabilities = %s,
                last_seen_at = greatest(last_seen_at, %s), clock_offset_us = %s,
                clock_uncertainty_us = %s, clock_quality = %s, clock_samples = %s,
                shared_offset_us = coalesce(%s, shared_offset_us),
-               shared_frames = shared_frames + %s
+               shared_frames = shared_frames + %s, health = %s,
+               heard_total = heard_total + CASE
+                   WHEN %s >= coalesce((health ->> 'heard')::bigint, 0)
+                   THEN %s - coalesce((health ->> 'heard')::bigint, 0) ELSE %s END
            WHERE gateway_key = %s""",
         [
             batch.agent.replace("\0", ""),
@@ -147,9 +152,18 @@ def save_gateway(
             "trusted" if offset.trusted else "untrusted",
             flat,
             *shared,
+            Jsonb(health),
+            *(health["heard"],) * 3,
             gateway.gateway_key,
         ],
     )
+
+
+def _figures(health: Mapping[str, int | float | str] | None) -> dict[str, int]:
+    """Return the whole numbers of an agent's health; text in it is for its own log."""
+    given = health or {}
+    whole = {n: f for n, f in given.items() if isinstance(f, int) and 0 <= f <= COUNTED_MAX}
+    return {"heard": 0} | {name.replace("\0", ""): figure for name, figure in whole.items()}
 
 
 def record_report(

@@ -81,6 +81,7 @@ def test_an_event_that_cannot_be_handled_is_shown_and_the_next_goes_through(
     consume(api)
 
     assert fed(api) == [(7, "burst")]
+    assert [one["alert"] for one in api.get("/pipeline")["alert_feed"]] == [7]
     (shown,) = run(api, "rejects", capsys=capsys)
     assert (shown["context"], shown["subscription"]) == ("operations", "alert_feed")
     assert run(api, "dismiss", "operations", str(shown["number"]), capsys=capsys)["dismissed"]
