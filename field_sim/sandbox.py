@@ -22,7 +22,8 @@ from cloud.kernel import config
 from cloud.kernel.auth.principal import ALL_ADMINISTRATIONS, Role
 from cloud.kernel.auth.users import ensure_user, user_named
 from cloud.kernel.platform import Platform
-from cloud.metering.registry import NewMeter, import_meters
+from cloud.metering.registry import NewMeter
+from cloud.metering.service import Metering
 from decoders.value import value
 from field_sim import broker as brokers
 from field_sim.broker import CLOUD, LOOPBACK, Broker
@@ -230,13 +231,8 @@ class Sandbox:
         """Give the registry the city's meters, and the vault their keys. Safe to repeat."""
         if not self.meters:
             return
-        with platform.pool("metering").connection() as connection:
-            import_meters(
-                connection,
-                self.meters,
-                vault=platform.vault,
-                now_us=platform.clock.now_us(),
-            )
+        with Metering.on(platform) as service:
+            service.import_meters(self.meters)
 
     def _wait_ready(self, serve: Child) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S
