@@ -147,7 +147,9 @@ class Replaying:
         source: Source,
         offset: Offset,
     ) -> int:
-        readings, through, refused = 0, [], []
+        through: list[RejectedRow] = []
+        refused: list[RejectedRow] = []
+        readings = 0
         wanted = set(missing)
         for index, row in enumerate(batch.rows):
             if index not in wanted:
