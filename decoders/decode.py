@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from decoders.drivers.registry import Reader, reader_for_dev_eui_prefix, reader_for_meter
+from decoders.drivers.registry import (
+    Reader,
+    reader_for_dev_eui_prefix,
+    reader_for_lorawan_records,
+    reader_for_meter,
+)
 from decoders.errors import CrcMismatch, DecodeError, Unsupported, WrongKey
 from decoders.formats import FormatStore
 from decoders.ids import MeterId
@@ -57,13 +62,14 @@ def decode_lorawan(
     *,
     port: int,
     f_cnt: int,
-    dev_eui: int,
+    dev_eui: int | None,
     integrity: Integrity = Integrity.NONE,
 ) -> Telegram:
     """Decode a LoRaWAN application payload that carries M-Bus records (OMS over LoRaWAN).
 
     port       FPort; kept out of the decision: real meters differ from their documents in it
     f_cnt      32-bit frame counter
+    dev_eui    None: the sender is not known, and a driver is taken that names every record
     integrity  MAC when a network server, which checks the MIC, handed the payload over
     Raises DecodeError and nothing else.
     """
@@ -76,13 +82,13 @@ def decode_lorawan(
     if header.compact:
         raise Unsupported(transport.LAYER, 0, "compact frames over LoRaWAN are not known to exist")
     found = records.split(header.records, at=header.records_at)
-    reader = reader_for_dev_eui_prefix(dev_eui >> 40)
+    reader = lorawan_reader(dev_eui, found)
     measured = measured_by(found, reader)
     named = _named(found, reader, header)
     meter = None if header.address is None else MeterId.from_wire(header.address)
     return Telegram(
         radio="lorawan",
-        radio_id=dev_eui.to_bytes(8, "big"),
+        radio_id=(dev_eui or 0).to_bytes(8, "big"),
         meter=meter,
         driver=_name(reader),
         version=None if meter is None else meter.version,
@@ -99,6 +105,13 @@ def decode_lorawan(
         records=found,
         doubts=(),
     )
+
+
+def lorawan_reader(dev_eui: int | None, found: tuple[records.Record, ...]) -> Reader | None:
+    """The driver of a LoRaWAN device, else of a payload that only one driver understands."""
+    if dev_eui is not None:
+        return reader_for_dev_eui_prefix(dev_eui >> 40)
+    return reader_for_lorawan_records(tuple(record.shape.head for record in found))
 
 
 def _decode_frame(

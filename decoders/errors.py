@@ -67,13 +67,19 @@ class UnknownFormat(DecodeError):
 
 
 class UnknownSignature(DecodeError):
-    """A compact frame whose layout no full frame and no driver has taught yet."""
+    """A compact frame whose layout no full frame and no driver has taught yet.
+
+    `encoded` is that frame in clear, from its signature on: what a search for its layout needs.
+    """
 
     code = "unknown_signature"
 
-    def __init__(self, layer: str, offset: int, detail: str, signature: int = 0) -> None:
+    def __init__(
+        self, layer: str, offset: int, detail: str, signature: int = 0, encoded: bytes = b""
+    ) -> None:
         super().__init__(layer, offset, detail)
         self.signature = signature
+        self.encoded = encoded
 
 
 class NotForUs(DecodeError):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from decoders.decode import read_transport
-from decoders.drivers.registry import Reader, reader_for_dev_eui_prefix, reader_for_meter
+from decoders.decode import lorawan_reader, read_transport
+from decoders.drivers.registry import Reader, reader_for_meter
 from decoders.errors import DecodeError
 from decoders.formats import FormatStore
 from decoders.ids import MeterId, dev_eui_text
@@ -54,7 +54,9 @@ def explain_wmbus(
     return _until_refused(_wmbus(frame, key, formats, already_decrypted))
 
 
-def explain_lorawan(payload: bytes, *, port: int, f_cnt: int, dev_eui: int) -> tuple[Line, ...]:
+def explain_lorawan(
+    payload: bytes, *, port: int, f_cnt: int, dev_eui: int | None
+) -> tuple[Line, ...]:
     """Explain a LoRaWAN payload of M-Bus records; arguments as for `decode_lorawan`."""
     return _until_refused(_lorawan(payload, port, f_cnt, dev_eui))
 
@@ -109,13 +111,14 @@ def _wmbus(
     yield from _application(header, formats, opened.payload_checked, reader_for_meter(meter))
 
 
-def _lorawan(payload: bytes, port: int, f_cnt: int, dev_eui: int) -> Iterator[Line]:
-    says = f"DevEUI {dev_eui_text(dev_eui)}, frame {f_cnt}, port {port}: checked by the network"
+def _lorawan(payload: bytes, port: int, f_cnt: int, dev_eui: int | None) -> Iterator[Line]:
+    sender = "unknown" if dev_eui is None else dev_eui_text(dev_eui)
+    says = f"DevEUI {sender}, frame {f_cnt}, port {port}: checked by the network"
     yield Line(layer="link", offset=None, raw=b"", says=says)
     header = transport.read_header(payload, at=0, modes=transport.CLEAR)
     yield from _transport(header, payload, 0)
     found = records.split(header.records, at=header.records_at)
-    yield from _records(found, reader_for_dev_eui_prefix(dev_eui >> 40))
+    yield from _records(found, lorawan_reader(dev_eui, found))
 
 
 def _identity(wire: bytes) -> str:

@@ -74,3 +74,50 @@ def manufacturer_code(letters: str) -> int:
 def dev_eui_text(dev_eui: int) -> str:
     """A LoRaWAN device's natural name: 16 upper-case hex digits, most significant first."""
     return f"{dev_eui:016X}"
+
+
+# Device types (EN 13757-7, table "device type identification"), as a person says them.
+_MEDIA = {
+    0x00: "other",
+    0x01: "oil",
+    0x02: "electricity",
+    0x03: "gas",
+    0x04: "heat",
+    0x05: "steam",
+    0x06: "warm water",
+    0x07: "water",
+    0x08: "heat cost allocation",
+    0x09: "compressed air",
+    0x0A: "cooling at outlet",
+    0x0B: "cooling at inlet",
+    0x0C: "heat at inlet",
+    0x0D: "heat and cooling",
+    0x0E: "bus or system",
+    0x15: "hot water",
+    0x16: "cold water",
+    0x17: "hot and cold water",
+    0x18: "pressure",
+    0x19: "analogue to digital converter",
+    0x1A: "smoke detector",
+    0x1B: "room sensor",
+    0x1C: "gas detector",
+    0x20: "breaker",
+    0x21: "valve",
+    0x25: "display",
+    0x28: "waste water",
+    0x29: "garbage",
+    0x31: "communication controller",
+    0x32: "unidirectional repeater",
+    0x33: "bidirectional repeater",
+    0x36: "radio converter, system side",
+    0x37: "radio converter, meter side",
+}
+
+
+def medium_text(medium: int) -> str:
+    """What a device type measures.
+
+    >>> medium_text(0x16)
+    'cold water'
+    """
+    return _MEDIA.get(medium, f"device type {medium:02X}")

@@ -93,7 +93,8 @@ def decode(given: argparse.Namespace) -> int:
         given.file,
         keys=keys,
         already_decrypted=given.already_decrypted,
-        explain=given.explain,
+        form="explain" if given.explain else "table" if given.table else "json",
+        colour=given.colour == "always" or (given.colour == "auto" and sys.stdout.isatty()),
     )
 
 
@@ -143,7 +144,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the telegrams were decrypted before they were logged, whatever they say",
     )
-    reading.add_argument("--explain", action="store_true", help="byte by byte, for people")
+    forms = reading.add_mutually_exclusive_group()
+    forms.add_argument("--explain", action="store_true", help="byte by byte, for people")
+    forms.add_argument("--table", action="store_true", help="one row a telegram, for people")
+    reading.add_argument(
+        "--colour", choices=("auto", "always", "never"), default="auto", help="of --explain"
+    )
     testing = command(
         "selftest", check_machine, "decode, decrypt, store and encode on this machine"
     )

@@ -11,6 +11,7 @@ from decoders.drivers.kamstrup_water import KAMSTRUP_WATER, KAMSTRUP_WATER_LORAW
 from decoders.formats import Formats
 from decoders.ids import MeterId
 from decoders.value import value
+from decoders.wmbus.records import shape_of
 
 DRIVERS: tuple[Driver, ...] = (
     KAMSTRUP_WATER,
@@ -44,6 +45,17 @@ def reader_for_dev_eui_prefix(prefix: int) -> Reader | None:
     return None
 
 
+def reader_for_lorawan_records(heads: tuple[bytes, ...]) -> Reader | None:
+    """The LoRaWAN driver that names every record of a payload whose sender is not known."""
+    for driver in DRIVERS:
+        if driver.dev_eui_prefixes and heads:
+            reader = _reader(driver)
+            named = reader.fields.keys() | reader.info_codes.keys()
+            if all(head in named or _is_profile(head) for head in heads):
+                return reader
+    return None
+
+
 def known_formats() -> Formats:
     """A store that knows every compact layout that a driver declares."""
     return Formats(bytes.fromhex(layout) for driver in DRIVERS for layout in driver.layouts)
@@ -56,6 +68,11 @@ def _reader_of_type(manufacturer: str, version: int, medium: int) -> Reader | No
         if driver.claims(meter):
             return _reader(driver)
     return None
+
+
+def _is_profile(head: bytes) -> bool:
+    meaning = shape_of(head).meaning
+    return meaning is not None and meaning.profile
 
 
 def _reader(driver: Driver) -> Reader:

@@ -41,7 +41,7 @@ def expand(encoded: bytes, formats: FormatStore, *, at: int, vouched: bool) -> E
     layouts = formats.layouts(signature)
     if not layouts:
         detail = f"layout {signature:04X} is unknown until a full frame of this meter is heard"
-        raise UnknownSignature(LAYER, at, detail, signature)
+        raise UnknownSignature(LAYER, at, detail, signature, encoded)
     misfit: DecodeError | None = None
     doubtful: list[tuple[Record, ...]] = []
     for layout in layouts:

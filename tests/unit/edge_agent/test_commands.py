@@ -54,9 +54,12 @@ def test_decode_prints_what_each_meter_said_and_counts_what_it_could_not_read(
     assert (wmbus["meter"], wmbus["register_l"], wmbus["line"]) == ("KAM-76348799", 6408, 1)
     assert wmbus["fields"]["total_m3"] == 6.408
     assert lorawan["meter"] == "0013EA0001020304"
-    assert lorawan["series"] == [["2026-03-02T12:00:00", 1003], ["2026-03-02T11:00:00", 1000]]
-    assert (bad["line"], bad["code"]) == (3, "malformed")
-    assert (locked["line"], locked["code"]) == (4, "key_missing")
+    assert lorawan["series"] == [
+        {"timestamp": "2026-03-02T12:00:00", "volume_m3": 1.003},
+        {"timestamp": "2026-03-02T11:00:00", "volume_m3": 1.0},
+    ]
+    assert (bad["line"], bad["ok"], bad["error"]) == (3, False, "malformed")
+    assert (locked["line"], locked["error"], locked["layer"]) == (4, "key_missing", "ell")
 
 
 def test_decode_reads_standard_input_with_a_key_file_and_explains_every_byte(
