@@ -18,6 +18,7 @@ from cloud import app
 from cloud.kernel import config, console, private_files, telemetry
 from cloud.kernel.config import Settings
 from cloud.kernel.platform import Platform
+from cloud.kernel.state import prepare
 from cloud.metering import intake as metering_intake
 
 if TYPE_CHECKING:
@@ -89,12 +90,14 @@ def _leave(number: int, _: FrameType | None) -> NoReturn:
 def prepared(process: str) -> Settings:
     """Return settings this process may start with, its logs set up and the settings logged.
 
-    Raises `ConfigurationInvalid`.
+    What it makes from now on is closed to others. Raises `ConfigurationInvalid`, and
+    `ServerError` for a state folder that is not safe.
     """
+    os.umask(0o077)
     settings = console.settings()
     telemetry.configure(process, hidden=config.secrets_of(settings))
     config.refuse_sandbox(settings)
-    settings.state.mkdir(mode=0o711, parents=True, exist_ok=True)
+    prepare(settings.state)
     log.info("configured", **config.shown(settings))
     return settings
 

@@ -16,6 +16,8 @@ from cloud.kernel.clock import Clock
 from cloud.kernel.config import Settings
 from cloud.kernel.db import Connection, Database
 from cloud.kernel.keyvault import KeyVault
+from cloud.kernel.postgres_errors import ServerError
+from cloud.kernel.state import prepare
 from decoders.value import value
 
 POOL_CONNECTIONS = 8  # for each context; more than two cores can use, fewer than the threads
@@ -54,7 +56,7 @@ def open_server(settings: Settings) -> postgres.Server:
     """
     if settings.database_url is None:
         return postgres.ensure(settings.state)
-    settings.state.mkdir(mode=0o711, parents=True, exist_ok=True)
+    prepare(settings.state)
     return postgres.YourServer(settings.database_url, settings.state / "passwords.json")
 
 
@@ -72,12 +74,28 @@ class Platform:
     issuer: Issuer | None  # ours, or
     remote_issuer: RemoteKeys | None  # somebody else's: never both
     pools: Pools
+    server: postgres.Server | None = None  # None: a test's, of which nothing is asked
     on_close: Callable[[], None] = lambda: None
     ready_checks: Mapping[str, Check] = field(default_factory=dict)
 
     def pool(self, context: str) -> ConnectionPool[Connection]:
         """Return the context's pool; its connections carry that context's own role."""
         return self.pools.of(context)
+
+    @property
+    def failure(self) -> ServerError | None:
+        """Why the database server is gone for good (`postgres.Server.failure`): time to end."""
+        return None if self.server is None else self.server.failure
+
+    def require_intake(self) -> None:
+        """Raise `DiskNearlyFull` when nothing more may be taken in."""
+        if self.server is not None:
+            self.server.require_intake()
+
+    def require_server(self) -> None:
+        """Raise why the database server is gone for good, if it is."""
+        if self.failure is not None:
+            raise self.failure
 
     def close(self) -> None:
         self.pools.close()

