@@ -284,6 +284,7 @@ def _burst_finding(meter: str, started: Point, point: Point, *, is_open: bool) -
 
 # version, level, quiet_us, least_lph, then the six points, then the window
 _LAYOUT: Final = struct.Struct("<BBqq12q")
+_LAYOUT_1: Final = struct.Struct("<BBq12q")  # of version 1, which knew no least_lph
 _POINT: Final = struct.Struct("<qq")
 _VERSION: Final = 2
 
@@ -306,13 +307,21 @@ def pack(flow: Flow) -> bytes:
 
 
 def unpack(packed: bytes) -> Flow | None:
-    """Read a checkpoint; None where another version wrote it: evidence then starts afresh."""
-    if len(packed) < _LAYOUT.size or packed[0] != _VERSION:
+    """Read a checkpoint of this version or an earlier one.
+
+    None where a version that is not known here wrote it: evidence then starts afresh.
+    """
+    if len(packed) >= _LAYOUT.size and packed[0] == _VERSION:
+        layout = _LAYOUT
+        _, level, quiet_us, least_lph, *flat = layout.unpack_from(packed)
+    elif len(packed) >= _LAYOUT_1.size and packed[0] == 1:
+        layout, least_lph = _LAYOUT_1, 0
+        _, level, quiet_us, *flat = layout.unpack_from(packed)
+    else:
         return None
-    _, level, quiet_us, least_lph, *flat = _LAYOUT.unpack_from(packed)
     points = [_point(flat[i], flat[i + 1]) for i in range(0, 12, 2)]
     last, base, doubt, run, opened, burst = points
-    recent = tuple(_POINT.iter_unpack(packed[_LAYOUT.size :]))
+    recent = tuple(_POINT.iter_unpack(packed[layout.size :]))
     return Flow(
         last=last,
         base=base,

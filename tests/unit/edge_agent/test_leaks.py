@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -222,6 +223,39 @@ def test_no_order_of_samples_breaks_the_rules(samples: list[Point]) -> None:
         assert all(f.litres >= 0 and f.rate_lph >= 0 for f in found)
         assert len(flow.recent) <= 10
         assert leaks.unpack(leaks.pack(flow)) == flow
+
+
+# Written by each version after 27 hours of 10 l/h: level 24 is open. Version 1 had no least_lph.
+POINTS = (
+    "0068990f154c0600ec04000000000000" * 2  # last, base
+    + "ff" * 16  # doubt
+    + "00c09a44ff4b0600e803000000000000" * 2  # run, open
+    + "ff" * 16  # burst
+    + "00c40539144c0600e204000000000000"
+    + "0068990f154c0600ec04000000000000"
+)
+WRITTEN = {
+    1: "0118" + "0000000000000000" + POINTS,
+    2: "0218" + "0000000000000000" + "0a00000000000000" + POINTS,
+}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_upgrade_of_the_agent_keeps_the_open_episodes(version: int) -> None:
+    hours = points([10] * 60, start=MONDAY)
+
+    flow = leaks.unpack(bytes.fromhex(WRITTEN[version]))
+    assert flow is not None
+    found: list[Finding] = []
+    for at, register in [*hours[27:50], (MONDAY + 50 * HOUR_US, hours[49][1])]:
+        flow, more = feed(flow, METER, (at, register - 1_000_000 + 1000))
+        found += more
+
+    episode = episode_id(METER, "continuous_flow", MONDAY)
+    assert [(f.episode, f.level, f.state, f.rate_lph) for f in found] == [
+        (episode, 48, "open", 10),
+        (episode, 48, "closed", 10),
+    ]
 
 
 def test_a_checkpoint_of_another_version_starts_afresh() -> None:
