@@ -10,6 +10,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,10 @@ from cloud.kernel.platform import Platform
 from cloud.metering import network_views, shapes, views
 from cloud.metering.asked import RANGE_MAX, cursor_frame
 from cloud.metering.explain import explain_reading, frame_fields
+from cloud.metering.importing import MeterRefused, checked, import_meters
 from cloud.metering.intervals import Point, hourly, local_day
 from cloud.metering.network_views import full_hour
-from cloud.metering.registry import NewMeter, import_meters
+from cloud.metering.registry import NewMeter
 from cloud.metering.views import Connection, Row
 
 if TYPE_CHECKING:
@@ -122,25 +124,35 @@ def list_meters(arguments: argparse.Namespace) -> int:
 
 
 def import_file(arguments: argparse.Namespace) -> int:
-    meters = [new_meter(line, number) for number, line in lines_of(arguments.file)]
+    read = [(number, new_meter(line, number)) for number, line in lines_of(arguments.file)]
     with opened(arguments) as (platform, connection):
         default = platform.settings.administration_codes[0]
         known = set(platform.settings.administration_codes)
-        placed = [m if m.administration else _placed(m, default) for m in meters]
+        placed = [replace(m, administration=m.administration or default) for _, m in read]
         for meter in placed:
             if meter.administration not in known:
                 raise CommandFailed(
                     f"{meter.name}: la administración «{meter.administration}» no está configurada",
                     code="administration_unknown",
                 )
-        now_us = platform.clock.now_us()
-        new_meters, new_keys = import_meters(
-            connection, placed, vault=platform.vault, now_us=now_us
-        )
+        try:
+            new_meters, new_keys = import_meters(
+                connection,
+                placed,
+                vault=platform.vault,
+                now_us=platform.clock.now_us(),
+                administrations=platform.settings.administrations,
+            )
+        except MeterRefused as refused:
+            raise _refused(read[refused.index][0], refused) from None
     console.answer(
-        arguments, {"meters": len(meters), "new_meters": new_meters, "new_keys": new_keys}
+        arguments, {"meters": len(placed), "new_meters": new_meters, "new_keys": new_keys}
     )
     return 0
+
+
+def _refused(line: int, refused: MeterRefused) -> CommandFailed:
+    return CommandFailed(f"línea {line}: {refused}", code=refused.code)
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
@@ -157,34 +169,30 @@ def new_meter(line: str, number: int) -> NewMeter:
     """Read one line of an import. Raises CommandFailed that names the line, never the key."""
     try:
         given = json.loads(line)
-        key = given.get("key_hex")
+        key, offset_s = given.get("key_hex"), given.get("clock_offset_s")
+        dev_eui = given.get("dev_eui")
         meter = NewMeter(
-            name=str(given["meter"]).upper(),
+            name=str(given["meter"]),
             administration=str(given.get("administration") or ""),
             key=None if key is None else bytes.fromhex(key),
-            dev_eui=given.get("dev_eui"),
-            clock_offset_s=given.get("clock_offset_s"),
+            dev_eui=None if dev_eui is None else str(dev_eui),
+            clock_offset_s=None if offset_s is None else _whole(offset_s),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}"
         raise CommandFailed(
             f"línea {number}: no es un medidor ({reason})", code="meter_line_invalid"
         ) from None
-    if meter.key is not None and len(meter.key) != 16:
-        raise CommandFailed(
-            f"línea {number}: la clave debe tener 32 dígitos hexadecimales", code="key_length"
-        )
-    return meter
+    try:
+        return checked(meter)
+    except MeterRefused as refused:
+        raise _refused(number, refused) from None
 
 
-def _placed(meter: NewMeter, administration: str) -> NewMeter:
-    return NewMeter(
-        name=meter.name,
-        administration=administration,
-        key=meter.key,
-        dev_eui=meter.dev_eui,
-        clock_offset_s=meter.clock_offset_s,
-    )
+def _whole(given: object) -> int:
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise TypeError("a whole number of seconds")
+    return given
 
 
 def list_readings(arguments: argparse.Namespace) -> int:

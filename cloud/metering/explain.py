@@ -15,7 +15,7 @@ from cloud.kernel.clock import from_us, to_us
 from cloud.kernel.keyvault import Wrapped
 from cloud.kernel.platform import Platform
 from cloud.metering import shapes, views
-from cloud.metering.registry import key_aad
+from cloud.metering.registry import clock_offset_s, key_aad
 from cloud.metering.views import Connection, Row
 from decoders import DECODER_VERSION
 from decoders.decode import decode_lorawan, decode_wmbus
@@ -78,7 +78,9 @@ def explain_reading(
         meter_key=meter_key,
         key_version=key_version,
     )
-    offset_s = _clock_offset_s(platform, reading)
+    offset_s = clock_offset_s(
+        reading["clock_offset_s"], reading["administration"], platform.settings.administrations
+    )
     again = register_at(opened.telegram, reading["register_at"], offset_s)
     everyone = views.receptions(
         connection,
@@ -228,12 +230,3 @@ def _formats(connection: Connection) -> Formats:
     for (layout,) in connection.execute("SELECT layout FROM compact_formats"):
         formats.learn(bytes(layout))
     return formats
-
-
-def _clock_offset_s(platform: Platform, reading: Row) -> int:
-    if reading["clock_offset_s"] is not None:
-        return int(reading["clock_offset_s"])
-    for administration in platform.settings.administrations:
-        if administration.code == reading["administration"]:
-            return administration.meter_clock_offset_s
-    return 0

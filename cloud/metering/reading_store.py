@@ -105,13 +105,17 @@ def ensure_partitions(
 
 
 def lock_states(connection: Connection, meter_keys: Int64s) -> States:
-    """Lock the state rows of these meters (distinct, rising) and return them."""
+    """Lock the state rows of these meters (distinct, rising) and return them.
+
+    Raises StateBehind when one is gone: an import has just joined it to another meter.
+    """
     rows = connection.execute(
         """SELECT meter_key, (extract(epoch FROM last_at) * 1000000)::bigint, last_register_l
            FROM meter_state WHERE meter_key = ANY (%s) ORDER BY meter_key FOR NO KEY UPDATE""",
         [meter_keys.tolist()],
     ).fetchall()
-    assert len(rows) == len(meter_keys), "every meter has a state row"
+    if len(rows) != len(meter_keys):
+        raise StateBehind(given=len(meter_keys), inserted=len(rows))
     columns = np.array(
         [(key, NEVER if at is None else at, register or 0) for key, at, register in rows], np.int64
     ).reshape(-1, 3)

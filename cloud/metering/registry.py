@@ -37,7 +37,7 @@ class Meter:
 
 @value
 class NewMeter:
-    """A meter or a key to import: one JSON line of `aquacis meters import`."""
+    """A meter or a key to import: one JSON line of `aquacis meters import` (see `importing`)."""
 
     name: str
     administration: str
@@ -51,7 +51,7 @@ class Registry:
 
     def __init__(self, vault: KeyVault, administrations: Sequence[Administration]) -> None:
         self._vault = vault
-        self._offsets_s = {one.code: one.meter_clock_offset_s for one in administrations}
+        self._administrations = tuple(administrations)
         self._meters: dict[str, Meter] = {}
         self._unknown: set[str] = set()
         self._version = 0
@@ -115,11 +115,10 @@ class Registry:
             [KEYS_TRIED_MAX, list(missing)],
         )
         for name, meter_key, administration, offset_s, max_flow_lph, versions, wrapped in rows:
-            usual_s = self._offsets_s.get(administration, CST_OFFSET_S)
             self._meters[name] = Meter(
                 meter_key=meter_key,
                 administration=administration,
-                clock_offset_s=usual_s if offset_s is None else offset_s,
+                clock_offset_s=clock_offset_s(offset_s, administration, self._administrations),
                 max_flow_lph=max_flow_lph,
                 keys=tuple(
                     self._unwrapped(meter_key, version, held)
@@ -150,6 +149,21 @@ class Registry:
         return self._vault.unwrap(Wrapped.from_bytes(wrapped), aad)
 
 
+def clock_offset_s(
+    own_s: int | None, administration: str, administrations: Iterable[Administration]
+) -> int:
+    """Return what a meter's clock shows, minus UTC: its own setting, else its administration's.
+
+    The one place that says so: whoever reads a meter's clock and whoever explains it must agree.
+    """
+    if own_s is not None:
+        return own_s
+    for each in administrations:
+        if each.code == administration:
+            return each.meter_clock_offset_s
+    return CST_OFFSET_S
+
+
 def key_aad(meter_key: int, version: int) -> bytes:
     """Return what a wrapped meter key is bound to."""
     return f"metering.meter_keys:{meter_key}:{version}".encode()
@@ -165,6 +179,11 @@ def parts_of(name: str) -> tuple[str | None, str | None, str | None]:
     return (manufacturer, serial, None) if dash else (None, None, name)
 
 
+def lock_registry(connection: Connection) -> None:
+    """Wait for whoever is making meters, and be alone in it until the transaction ends."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('metering.mint', 1))")
+
+
 def mint(
     connection: Connection,
     names: Sequence[str],
@@ -178,7 +197,7 @@ def mint(
     One at a time in the whole database: a second worker that heard the same new meters waits
     here, and then finds the first one's.
     """
-    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('metering.mint', 1))")
+    lock_registry(connection)
     parts = [parts_of(name) for name in names]
     connection.execute(
         """WITH fresh AS (
@@ -200,51 +219,6 @@ def mint(
             *(list(column) for column in zip(*parts, strict=True)),
         ],
     )
-
-
-def import_meters(
-    connection: Connection, meters: Sequence[NewMeter], *, vault: KeyVault, now_us: int
-) -> tuple[int, int]:
-    """Register meters and keys in the open transaction; return how many meters and keys are new.
-
-    A meter that intake minted is adopted: it keeps its key and readings. A key equal to the newest
-    one is not a new version. The same meter's DevEUI becomes a second name of it.
-    """
-    names = [meter.name for meter in meters]
-    before = _keys_of(connection, names)
-    for administration in sorted({meter.administration for meter in meters}):
-        ours = sorted({m.name for m in meters if m.administration == administration})
-        mint(connection, ours, administration=administration, now_us=now_us, provisional=False)
-    meter_keys = _keys_of(connection, names)
-    new_keys = 0
-    for meter in meters:
-        meter_key = meter_keys[meter.name]
-        _adopt(connection, meter_key, meter)
-        if meter.key is not None:
-            new_keys += add_key(connection, meter_key, meter.key, vault=vault, now_us=now_us)
-    touch(connection)
-    return len(meter_keys) - len(before), new_keys
-
-
-def _keys_of(connection: Connection, names: Sequence[str]) -> dict[str, int]:
-    rows = connection.execute(
-        "SELECT name, meter_key FROM meter_names WHERE name = ANY (%s)", [list(names)]
-    )
-    return dict(rows.fetchall())
-
-
-def _adopt(connection: Connection, meter_key: int, meter: NewMeter) -> None:
-    connection.execute(
-        """UPDATE meters SET administration = %s, provisional = false,
-               clock_offset_s = coalesce(%s, clock_offset_s), dev_eui = coalesce(%s, dev_eui)
-           WHERE meter_key = %s""",
-        [meter.administration, meter.clock_offset_s, meter.dev_eui, meter_key],
-    )
-    if meter.dev_eui is not None:
-        connection.execute(
-            "INSERT INTO meter_names VALUES (%s, %s) ON CONFLICT DO NOTHING",
-            [meter.dev_eui, meter_key],
-        )
 
 
 def add_key(

@@ -13,7 +13,7 @@ from cloud.kernel.config import Administration, GatewayConfig
 from cloud.kernel.db import Database
 from cloud.kernel.keyvault import KeyVault
 from cloud.kernel.platform import Platform
-from cloud.metering import dead_letters, registry, store, stream_store
+from cloud.metering import dead_letters, importing, registry, store, stream_store
 from cloud.metering.clock_offsets import UNKNOWN, Offset
 from cloud.metering.dead_letters import REJECTED
 from cloud.metering.figures import counted
@@ -48,6 +48,7 @@ class Metering:
     ) -> None:
         self._blobs = blobs
         self._vault = vault
+        self._administrations = tuple(administrations)
         self._clock = clock
         self._worker = Worker(
             database,
@@ -155,11 +156,22 @@ class Metering:
         connection.commit()
 
     def import_meters(self, meters: Sequence[NewMeter]) -> tuple[int, int]:
-        """Register meters and radio keys; return how many of each are new."""
+        """Register meters and radio keys; return how many of each are new.
+
+        Raises importing.MeterRefused: then none was.
+        """
         connection = self._worker.connection()
-        counted = registry.import_meters(
-            connection, meters, vault=self._vault, now_us=self._clock()
-        )
+        try:
+            counted = importing.import_meters(
+                connection,
+                meters,
+                vault=self._vault,
+                now_us=self._clock(),
+                administrations=self._administrations,
+            )
+        except BaseException:
+            self._worker.recover()
+            raise
         connection.commit()
         return counted
 
