@@ -10,7 +10,6 @@ sends it again.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import queue
 import signal
@@ -20,16 +19,18 @@ import time
 import zlib
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import aiomqtt
 import psycopg
-from prometheus_client import start_http_server
 
-from cloud.kernel import private_files, telemetry
+from cloud.kernel import telemetry
+from cloud.kernel.blobs import BlobDamaged, BlobMissing
 from cloud.kernel.config import Settings, without_password
+from cloud.kernel.keyvault import UnwrapRefused
 from cloud.kernel.platform import Platform
+from cloud.metering import metrics_page
 from cloud.metering.senders import StreamMoved
 from cloud.metering.service import Metering
 from decoders.value import value
@@ -39,9 +40,11 @@ WORKERS = 2  # threads; more than the cores brings nothing
 QUEUED_MAX = 64  # messages waiting for one worker: seconds of work; more is sent again anyway
 INCOMING_MAX = 1000  # messages the client holds before it drops some
 RECONNECT_S = (0.5, 15.0)  # first and longest pause between attempts
-DATABASE_PAUSE_S = 1.0
-DATABASE_ATTEMPTS = 3  # of one message, when the server ended its transaction
+PAUSE_S = 1.0
+ATTEMPTS = 3  # of one message, when the fault is ours
 EXIT_REFUSED = 77  # EX_NOPERM: the broker does not let us read
+EXIT_DIED = 70  # EX_SOFTWARE: a worker thread ended; whoever supervises us starts anew
+WATCH_S = 1.0
 GRANTED_MAX = 2  # SUBACK codes above it are refusals (MQTT 3.1.1 §3.9.3)
 STOP_S = 10.0  # for the batch under way
 
@@ -51,6 +54,23 @@ MESSAGES = telemetry.counter(
     "aquacis_intake_messages_total", "Messages of gateways, by outcome.", "outcome"
 )
 SECONDS = telemetry.histogram("aquacis_intake_seconds", "From a message's arrival to its commit.")
+
+
+OUR_FAULTS: tuple[type[Exception], ...] = (
+    psycopg.OperationalError,  # also a full disk, out of memory, a transaction ended by the server
+    psycopg.InterfaceError,
+    StreamMoved,
+    OSError,
+    MemoryError,
+    UnwrapRefused,
+    BlobMissing,
+    BlobDamaged,
+)
+"""What says nothing about the message: it is not answered, so it comes again."""
+
+
+class TakerDied(Exception):
+    """A worker thread has ended although nobody asked it to."""
 
 
 class SubscriptionRefused(Exception):
@@ -98,25 +118,30 @@ class Taker(threading.Thread):
             self._waiting.put_nowait(None)
 
     def run(self) -> None:
-        while (message := self._waiting.get()) is not None and not self._stopping:
-            answer = self._taken(message)
-            SECONDS.observe(time.monotonic() - message.arrived_s)
-            if answer is not None:
-                self._answer(message.gateway, answer)
-        self._service.close()
+        try:
+            while (message := self._waiting.get()) is not None and not self._stopping:
+                answer = self._taken(message)
+                SECONDS.observe(time.monotonic() - message.arrived_s)
+                if answer is not None:
+                    self._answer(message.gateway, answer)
+        finally:
+            self._service.close()
 
     def _taken(self, message: Message) -> bytes | None:
         """Take a message; whatever happens, the thread lives on."""
-        for attempt in range(1, DATABASE_ATTEMPTS + 1):
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 answer = self._service.ingest(message.payload, message.gateway, message.received_at)
-            except (psycopg.OperationalError, psycopg.InterfaceError, StreamMoved) as error:
+            except OUR_FAULTS as error:
                 log.warning(
-                    "batch_postponed", gateway=message.gateway, attempt=attempt, error=str(error)
+                    "batch_postponed",
+                    gateway=message.gateway,
+                    attempt=attempt,
+                    error=f"{type(error).__name__}: {error}",
                 )
                 if self._stopping:
                     break
-                time.sleep(DATABASE_PAUSE_S * (attempt - 1))
+                time.sleep(PAUSE_S * (attempt - 1))
             except Exception as error:
                 log.failure("batch_failed", error, gateway=message.gateway)
                 return self._set_aside(message, error)
@@ -136,32 +161,28 @@ class Taker(threading.Thread):
                 message.received_at,
                 detail=f"{type(error).__name__}: {error}",
             )
-        except psycopg.Error as failed:
+        except Exception as failed:
             log.failure("dead_letter_failed", failed, gateway=message.gateway)
             return None
 
 
 def main(platform: Platform) -> int:
-    """Run until SIGINT or SIGTERM. Returns 0, or EXIT_REFUSED when the broker refuses us."""
+    """Run until SIGINT or SIGTERM. Returns 0, EXIT_REFUSED when the broker refuses us, or EXIT_DIED
+    when a worker thread has ended.
+    """
     service = Metering.on(platform)
     service.register_gateways(platform.settings.gateways)
     service.close()
-    publish_metrics(platform.settings)
+    metrics_page.publish(platform.settings)
     try:
         asyncio.run(_serve(platform))
     except SubscriptionRefused as refused:
         log.error("subscription_refused", error=str(refused))
         return EXIT_REFUSED
+    except TakerDied as died:
+        log.error("taker_died", error=str(died))
+        return EXIT_DIED
     return 0
-
-
-def publish_metrics(settings: Settings) -> None:
-    """Serve this process's figures on a free local port, written to <state>/intake.json (0600)."""
-    server, _ = start_http_server(0, addr="127.0.0.1")
-    host, port = server.server_address[:2]
-    found = {"metrics": f"http://{host!s}:{port}/metrics", "pid": os.getpid()}
-    private_files.write(settings.state / "intake.json", json.dumps(found).encode())
-    log.info("metrics_served", url=found["metrics"])
 
 
 async def _serve(platform: Platform) -> None:
@@ -180,7 +201,7 @@ async def _serve(platform: Platform) -> None:
         taker.start()
     stopped = asyncio.create_task(stop.wait())
     try:
-        await _until(stopped, _connected(platform, takers, answers))
+        await _until(stopped, _connected(platform, takers, answers), watch(takers))
         log.info("stopping")
     finally:
         for taker in takers:
@@ -190,14 +211,24 @@ async def _serve(platform: Platform) -> None:
         stopped.cancel()
 
 
-async def _until(stopped: asyncio.Task[bool], work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` until it ends or we are asked to stop."""
-    task = asyncio.create_task(work)
-    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    if not task.done():
+async def watch(takers: Sequence[Taker], *, every_s: float = WATCH_S) -> NoReturn:
+    """Raise TakerDied once one of them has ended."""
+    while True:
+        for taker in takers:
+            if not taker.is_alive():
+                raise TakerDied(f"{taker.name} has ended")
+        await asyncio.sleep(every_s)
+
+
+async def _until(stopped: asyncio.Task[bool], *works: Coroutine[Any, Any, None]) -> None:
+    """Run these until one of them ends or we are asked to stop. Raises what that one raised."""
+    tasks = [asyncio.create_task(work) for work in works]
+    await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
         task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    for ended in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(ended, Exception):
+            raise ended
 
 
 async def _connected(
