@@ -61,6 +61,14 @@ class Caps:
                 del self.of[code]
         return tuple(said)
 
+    def pending(self, now: int) -> tuple[Draft, ...]:
+        """Return what is held back and not reported yet; the hours' shares stay used up."""
+        said: list[Draft] = []
+        for code, cap in self.of.items():
+            said += _suppressed(code, cap, now)
+            cap.suppressed = 0
+        return tuple(said)
+
     def _cap(self, code: str, now: int) -> tuple[Cap, tuple[Draft, ...]]:
         cap = self.of.get(code)
         reports: tuple[Draft, ...] = ()
@@ -72,7 +80,7 @@ class Caps:
 
 def _count(cap: Cap, heard_at: int) -> None:
     cap.from_at = min(cap.from_at, heard_at) if cap.suppressed else heard_at
-    cap.to_at = max(cap.to_at, heard_at)
+    cap.to_at = max(cap.to_at, heard_at) if cap.suppressed else heard_at
     cap.suppressed += 1
 
 
@@ -87,3 +95,20 @@ def _suppressed(code: str, cap: Cap, now: int) -> tuple[Draft, ...]:
         "to_at": cap.to_at,
     }
     return (report(said, at=now),)
+
+
+def pack(caps: Caps) -> bytes:
+    """Return the caps as CBOR for a checkpoint: what was held back must not vanish unreported."""
+    of = caps.of.items()
+    return cbor2.dumps(
+        {code: [c.hour, c.stored, c.suppressed, c.from_at, c.to_at] for code, c in of}
+    )
+
+
+def unpack(packed: bytes) -> Caps:
+    """Read what `pack` wrote; empty where something else did."""
+    try:
+        given = cbor2.loads(packed)
+        return Caps(of={code: Cap(*map(int, figures)) for code, figures in given.items()})
+    except (cbor2.CBORDecodeError, AttributeError, TypeError, ValueError):
+        return Caps()

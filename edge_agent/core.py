@@ -28,22 +28,23 @@ class State:
 
 def step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect, ...]]:
     """Take one input; return what to do about it, in order."""
+    known = state.reduction
     if isinstance(told, inputs.Heard):
-        state.reduction, effects = reduction.heard(state.reduction, told, now)
-        return state, effects
-    if isinstance(told, inputs.BadInput):
-        state.reduction, effects = reduction.bad_input(state.reduction, told, now)
-        return state, effects
-    if isinstance(told, inputs.SourceChanged):
-        state.reduction, effects = reduction.source_changed(state.reduction, told, now)
-        return state, effects
-    if isinstance(told, inputs.ClockStepped):
-        state.reduction, effects = reduction.clock_stepped(state.reduction, told, now)
-        return state, effects
-    if isinstance(told, inputs.Tick):
-        state.reduction, effects = reduction.ticked(state.reduction, now)
-        return state, (*effects, *_next_message(state, now, news=told.news))
-    return _link_step(state, told, now)
+        state.reduction, effects = reduction.heard(known, told, now)
+    elif isinstance(told, inputs.BadInput):
+        state.reduction, effects = reduction.bad_input(known, told, now)
+    elif isinstance(told, inputs.SourceChanged):
+        state.reduction, effects = reduction.source_changed(known, told, now)
+    elif isinstance(told, inputs.ClockStepped):
+        state.reduction, effects = reduction.clock_stepped(known, told, now)
+    elif isinstance(told, inputs.Stopping):
+        state.reduction, effects = reduction.stopping(known, now)
+    elif isinstance(told, inputs.Tick):
+        state.reduction, said = reduction.ticked(known, now)
+        return state, (*said, *_next_message(state, now, news=told.news))
+    else:
+        return _link_step(state, told, now)
+    return state, effects
 
 
 def _link_step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect, ...]]:

@@ -123,6 +123,11 @@ class StreamRestarted:
 
 
 @value
+class Stopping:
+    """The sources have stopped, and the agent is about to: say what is still to be said."""
+
+
+@value
 class ClockStepped:
     """Somebody set the gateway's clock: by so many µs, from the one instant to the other."""
 
@@ -142,6 +147,7 @@ Input = (
     | Published
     | StreamRestarted
     | ClockStepped
+    | Stopping
 )
 
 

@@ -62,5 +62,7 @@ def summary(connection: sqlite3.Connection) -> dict[str, object]:
         "dropped": left.get(1, 0),
         "shed": left.get(0, 0),
         "rejected": dict(refused.fetchall()),
-        "meters": connection.execute("SELECT count(*) FROM checkpoint").fetchone()[0],
+        "meters": connection.execute(
+            "SELECT count(*) FROM checkpoint WHERE name GLOB 'm/*'"
+        ).fetchone()[0],
     }

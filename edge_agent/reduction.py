@@ -137,6 +137,12 @@ def ticked(state: State, now: Now) -> tuple[State, tuple[Effect, ...]]:
     return state, (_stored(state, rows),) if rows else ()
 
 
+def stopping(state: State, now: Now) -> tuple[State, tuple[Effect, ...]]:
+    """Report what the caps have held back up to now: a stopped agent has no next hour."""
+    rows = state.caps.pending(now.at)
+    return state, (_stored(state, rows),) if rows else ()
+
+
 def _foreign(policy: Policy, frame: Heard) -> bool:
     """Say whether the frame is of a meter that this gateway was told not to keep."""
     if policy.only is None:

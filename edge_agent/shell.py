@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import IO, Final
 
 from decoders.uplink import Batch
-from edge_agent import VERSION, core, inputs, memory, protocol, reduction
+from edge_agent import VERSION, core, inputs, protocol
+from edge_agent.checkpoints import METER, Checkpoints
 from edge_agent.clock import Clock
 from edge_agent.forward import CloudLink, Echo, batch_of
 from edge_agent.inputs import Heard, Now
@@ -37,9 +38,6 @@ FAREWELL_S: Final = 2.0  # at the end, for the last acks
 CLOCK_STEP_US: Final = 60_000_000  # less is slewing, or a process that was not scheduled
 SILENCE_ATTEMPTS: Final = 3  # hellos; a broker drops what it forbids without a word
 SAMPLING: Final = random.SystemRandom()
-
-METER: Final = "m/"  # names of checkpoints
-LAYOUT: Final = "f/"
 
 EXIT_OK: Final = 0
 EXIT_TEMPORARY: Final = 75  # EX_TEMPFAIL: rows are left
@@ -90,6 +88,7 @@ class Agent:
         self._clock = clock
         self._log = log
         self._echo = Echo()
+        self._memory = Checkpoints()
         self._stopping = threading.Event()
         self._refused: SubscriptionRefused | None = None
         self._committed = 0
@@ -237,11 +236,8 @@ class Agent:
 
     def _on_disk(self, group: Group) -> bool:
         try:
-            if group.rows or group.remember or group.layouts:
-                shed = self._outbox.append(group.rows, self._checkpoints(group))
-                group.rows, group.layouts = [], []
-                group.remember.clear()
-                self._tell_committed(shed, group)
+            if group.rows or group.remember or group.layouts or self._memory_is_due():
+                self._append(group)
             if group.forget:
                 self._outbox.forget([METER + name for name in group.forget])
                 group.forget = []
@@ -256,10 +252,19 @@ class Agent:
             return False
         return True
 
-    def _checkpoints(self, group: Group) -> dict[str, bytes]:
-        meters = self._state.reduction.meters
-        named = {METER + n: memory.pack(meters[n]) for n in group.remember if n in meters}
-        return named | {LAYOUT + layout.hex(): layout for layout in group.layouts}
+    def _memory_is_due(self) -> bool:
+        return self._memory.are_due(self._state.reduction, now_s=time.monotonic())
+
+    def _append(self, group: Group) -> None:
+        """Commit the group's rows together with the memory that they led to."""
+        checkpoints = self._memory.of(
+            self._state.reduction, meters=group.remember, layouts=group.layouts
+        )
+        shed = self._outbox.append(group.rows, checkpoints)
+        self._memory.wrote(checkpoints)
+        group.rows, group.layouts = [], []
+        group.remember.clear()
+        self._tell_committed(shed, group)
 
     def _tell_committed(self, shed: Shed | None, group: Group) -> None:
         told = inputs.Committed(
@@ -350,6 +355,9 @@ class Agent:
         self._until_s = time.monotonic() + CATCH_UP_S
         while len(self._inbox) and time.monotonic() < self._until_s:
             self._commit(self._gather(0))
+        last = Group()
+        self._take(inputs.Stopping(), self._now(), last)
+        self._commit(last)
         self._inbox.close()
         end_s = time.monotonic() + FAREWELL_S
         connected = self._state.link.connected
@@ -377,16 +385,3 @@ def resident_kib() -> int:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
     except (OSError, ValueError, IndexError):
         return 0
-
-
-def recovered(outbox: Outbox, policy: reduction.Policy) -> reduction.State:
-    """Return the rules' memory as the outbox holds it."""
-    state = reduction.State(policy=policy)
-    for name, packed in outbox.checkpoints():
-        if name.startswith(LAYOUT):
-            state.formats.learn(packed)
-        elif name.startswith(METER):
-            meter = memory.unpack(packed)
-            if meter is not None:
-                state.meters[name[len(METER) :]] = meter
-    return state

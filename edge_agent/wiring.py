@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import IO
 
 from edge_agent import core, protocol, reduction
+from edge_agent.checkpoints import recovered
 from edge_agent.clock import Clock, clock_from
 from edge_agent.config import ChirpStackConfig, Config, ConfigError, LinesConfig
 from edge_agent.forward import CloudLink
 from edge_agent.keys import KeyFileUnusable, read_keys
 from edge_agent.outbox import Outbox, OutboxUnusable
-from edge_agent.shell import Agent, Log, recovered
+from edge_agent.shell import Agent, Log
 from edge_agent.sources.chirpstack import ChirpStackSource
 from edge_agent.sources.lines import LineSource
 from edge_agent.sources.port import Inbox, Source

@@ -370,3 +370,12 @@ def test_a_restart_remembers_the_hour_the_alarm_word_and_the_flow() -> None:
     assert after.tell(telegram(total_l=1000, at=NOON + STEP_US, info_code=4)) == []
     assert len(after.tell(telegram(total_l=1000, at=NOON + 2 * STEP_US, info_code=0))) == 1
     assert memory.unpack(b"\x00") is None
+
+
+def test_a_checkpoint_of_the_caps_that_is_none_starts_afresh() -> None:
+    held = caps.Caps()
+    held.hold_back("crc", NOON, NOON)
+
+    assert caps.unpack(caps.pack(held)) == held
+    for wrong in (b"", b"\x01", b"\xff", cbor2.dumps({"crc": 5}), cbor2.dumps({"crc": [1] * 9})):
+        assert caps.unpack(wrong) == caps.Caps()

@@ -14,11 +14,12 @@ import pytest
 
 from decoders.encode import encode_lorawan_hourly
 from decoders.uplink import Ack, Batch, Row, RowKind
-from edge_agent import core, protocol, reduction, shell
-from edge_agent.inputs import AckReceived, Connected, Heard
+from edge_agent import checkpoints, core, protocol, reduction, shell
+from edge_agent.checkpoints import recovered
+from edge_agent.inputs import AckReceived, BadInput, Connected, Heard
 from edge_agent.leaks import HOUR_US
 from edge_agent.outbox import Limit, Outbox
-from edge_agent.shell import Agent, recovered
+from edge_agent.shell import Agent
 from edge_agent.sources.port import Inbox
 
 STREAM = b"s" * 16
@@ -230,6 +231,46 @@ def test_a_frame_that_breaks_us_is_reported_and_its_neighbours_go_on(
     assert bench.radio.settled == [1, 2, 3]
     (report,) = reports(bench.cloud.rows)
     assert (report["code"], report["given"]) == ("internal", b"\x01")
+
+
+def noise(bench: Bench, count: int) -> None:
+    for _ in range(count):
+        bench.inbox.put(BadInput(source="f", code="malformed", detail="", given=b"zz"))
+    wait_for(lambda: bench.agent.health()["source_committed"] >= count)
+
+
+def suppressed(bench: Bench) -> list[int]:
+    said = reports(bench.cloud.rows)
+    return [report["count"] for report in said if report["kind"] == "suppressed"]
+
+
+def test_what_the_caps_held_back_is_reported_before_the_agent_stops(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.thread.start()
+    noise(bench, 100)
+    assert bench.stop() == 0
+    assert suppressed(bench) == [40]
+
+    again = Bench(tmp_path)
+    again.thread.start()
+    noise(again, 7)
+    assert again.stop() == 0
+
+    assert suppressed(again) == [7]
+
+
+def test_what_the_caps_held_back_survives_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "CAPS_EACH_S", 0.0)
+    bench = Bench(tmp_path)
+    bench.thread.start()
+    noise(bench, 100)
+    wait_for(lambda: recovered(bench.outbox, reduction.Policy()).clock.best is not None)
+    kept = recovered(bench.outbox, reduction.Policy())
+    bench.stop()
+
+    assert kept.caps.of["input_malformed"].suppressed == 40
 
 
 def test_a_clock_that_was_set_is_reported(tmp_path: Path) -> None:
