@@ -1,7 +1,8 @@
 """One frozen `Settings` per process, read once, printed with secrets masked.
 
 Every field is documented where it stands; `AQUACIS_<FIELD>` sets it, `AQUACIS_CONFIG` names a
-TOML file that may set it too (the environment wins). Administrations and gateways come from
+TOML file that may set it too (the environment wins). Without it, `<state>/up.toml` is read, in
+which `up` leaves its settings for commands beside it. Administrations and gateways come from
 the TOML file or, as JSON, from the environment.
 """
 
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 PREFIX = "AQUACIS_"
+UP_FILE = "up.toml"  # in the state folder; written by the sandbox
 MASK = "***"
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: the configuration does not allow to start
 CST_OFFSET_S = -6 * 3600  # Querétaro keeps UTC−6 all year (DOF 2022-10-28)
@@ -94,6 +96,7 @@ class Settings:
     kek_file: Path | None = None  # None: <state>/keys/kek.json
     metrics_token: str | None = secret()
     clock: str = "system"  # or file:<path>, which field_sim writes
+    unknown_meters: str = "provisional"  # a meter nobody declared is made; refuse: a dead letter
     administrations: tuple[Administration, ...] = (QUERETARO,)
     gateways: tuple[GatewayConfig, ...] = ()
 
@@ -117,13 +120,14 @@ class Settings:
 
 def load(root: Path, environ: Mapping[str, str] = MappingProxyType(os.environ)) -> Settings:
     """Read the settings. Raises `ConfigurationInvalid` with every reason at once."""
-    given = _from_toml(environ.get(PREFIX + "CONFIG"))
+    state = Path(environ.get(PREFIX + "STATE") or state_folder(root))
+    given = _from_toml(environ.get(PREFIX + "CONFIG") or _file_of_up(state))
     reasons: list[str] = []
     for each in fields(Settings):
         name = PREFIX + each.name.upper()
         if name in environ:
             given[each.name] = environ[name]
-    given["state"] = environ.get(PREFIX + "STATE") or state_folder(root)
+    given["state"] = state
     known = {each.name: str(each.type) for each in fields(Settings)}
     reasons += [f"{name}: no existe ese ajuste" for name in given if name not in known]
     values: dict[str, Any] = {}
@@ -235,6 +239,14 @@ def without_password(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:{MASK}@{host}"))
 
 
+def _file_of_up(state: Path) -> str | None:
+    path = state / UP_FILE
+    try:
+        return str(path) if path.is_file() else None
+    except OSError:  # a folder that is not ours to look into
+        return None
+
+
 def _from_toml(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
@@ -304,6 +316,10 @@ def _faults(settings: Settings) -> list[str]:
         reasons.append(f"AQUACIS_ENV: {settings.env!r}")
     if settings.clock != "system" and not settings.clock.startswith("file:"):
         reasons.append(f"AQUACIS_CLOCK: system o file:<ruta>, no {settings.clock!r}")
+    if settings.unknown_meters not in {"provisional", "refuse"}:
+        reasons.append(
+            f"AQUACIS_UNKNOWN_METERS: provisional o refuse, no {settings.unknown_meters!r}"
+        )
     if settings.issuer is not None and not settings.issuer.startswith(("https://", "http://")):
         reasons.append(f"AQUACIS_ISSUER: una URL, no {settings.issuer!r}")
     return reasons

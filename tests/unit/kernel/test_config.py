@@ -162,3 +162,20 @@ def test_the_public_address_is_what_browsers_use(tmp_path: Path) -> None:
     assert load(tmp_path, http_port="8080").base_url == "http://127.0.0.1:8080"
     assert load(tmp_path, http_host="::1", http_port="8080").base_url == "http://[::1]:8080"
     assert load(tmp_path, public_url="https://agua.example/").base_url == "https://agua.example"
+
+
+def test_a_command_beside_up_reads_what_up_left_unless_told_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "up.toml").write_text('clock = "file:/city/clock.json"\nhttp_port = 8080\n')
+    other = tmp_path / "other.toml"
+    other.write_text("http_port = 9090\n")
+
+    assert load(tmp_path).clock == "file:/city/clock.json"
+    assert load(tmp_path, http_port="7070").http_port == 7070
+    assert load(tmp_path, config=str(other)).clock == "system"
+
+
+def test_unknown_meters_are_made_or_refused_and_nothing_else(tmp_path: Path) -> None:
+    assert load(tmp_path).unknown_meters == "provisional"
+    assert load(tmp_path, unknown_meters="refuse").unknown_meters == "refuse"
+    with pytest.raises(ConfigurationInvalid, match="UNKNOWN_METERS"):
+        load(tmp_path, unknown_meters="ignore")
