@@ -3,7 +3,7 @@
     gateway ─▶ metering ─ reading.recorded ──┬─▶ metering.daily_consumption   stored daily roll-ups
                   │                          └─▶ operations.recorded_hours    the pipeline page
                   ├──── reading.corrected ─────▶ metering.daily_consumption
-                  ├──── anomaly.detected ──────▶ operations.alert_feed        the pipeline page's feed
+                  ├──── anomaly.detected ──────▶ operations.alert_feed       the flow page's feed
                   ├──── reading.conflicted       kept in metering, nobody reacts yet
                   └──── edge.loss.reported       kept in metering, nobody reacts yet
 

@@ -18,40 +18,14 @@ from cloud.metering import network_views
 from cloud.metering.network_api import gateway_items, sees_all
 from cloud.metering.network_views import HOURS_SHOWN
 from cloud.metering.shapes import instant
+from cloud.operations.picture import WINDOW_S, Stage, Told, View, stages
 from cloud.operations.rates import Rates
-from decoders.value import value
 
-WINDOW_S = 15  # wall seconds that a rate is taken over: long enough for agents' batches
 FEED_SHOWN = 20
-SILENT_S = 60  # wall seconds without a batch after which a stage counts as stopped
 
 router = APIRouter(prefix="/api/v1", tags=["operations"])
 
 Overseer = Annotated[Principal, Depends(require(Role.SUPERVISOR, Role.NETWORK, Role.ADMIN))]
-
-
-@value
-class View:
-    """Who looks, and when. `now` is the city's, `wall_s` monotonic."""
-
-    now: datetime
-    speed: float
-    wall_s: float
-    administrations: tuple[str, ...]
-
-    def since(self, at: str | None) -> float:
-        """Return how long ago an instant of an answer is, in the city's seconds."""
-        if at is None:
-            return float("inf")
-        return (self.now - datetime.fromisoformat(at)).total_seconds()
-
-
-@value
-class Told:
-    """What the events have told operations so far."""
-
-    hours: list[dict[str, Any]]  # readings recorded in each of the last hours of receipt
-    behind_s: float  # wall seconds since it last moved on, while events wait; 0 when none do
 
 
 _rates = Rates()
@@ -77,19 +51,12 @@ def pipeline(principal: Overseer, platform: OpenPlatform) -> Any:  # noqa: ANN40
         )
     gateways = gateway_items(platform, principal)
     told = _told(platform, view.now, flow["newest_event"])
+    heard = _rates.of(("heard", view.administrations), flow["heard_total"], now_s=view.wall_s)
+    found = stages(flow, gateways, heard_per_s=heard, told=told, view=view)
     return {
         "now": instant(view.now),
         "speed": view.speed,
-        "stages": [
-            {
-                "id": stage.id,
-                "rate_per_s": round(stage.rate_per_s, 2),
-                "total": int(stage.total),
-                "lag_s": None if stage.lag_s is None else round(stage.lag_s, 1),
-                "ok": stage.ok,
-            }
-            for stage in _stages(flow, gateways, told, view)
-        ],
+        "stages": [_shown(stage) for stage in found],
         "gateways": gateways,
         "history": _history(platform.settings.state / "city.json"),
         "readings_total": flow["readings_total"],
@@ -100,6 +67,16 @@ def pipeline(principal: Overseer, platform: OpenPlatform) -> Any:  # noqa: ANN40
         "alert_feed": _feed(platform, principal.administrations),
         # events do not say whose they are: only who serves everybody sees them added up
         "recorded_hours": told.hours if everything else [],
+    }
+
+
+def _shown(stage: Stage) -> dict[str, Any]:
+    return {
+        "id": stage.id,
+        "rate_per_s": round(stage.rate_per_s, 2),
+        "total": stage.total,
+        "lag_s": None if stage.lag_s is None else round(stage.lag_s, 1),
+        "ok": stage.ok,
     }
 
 
@@ -132,76 +109,6 @@ def _told(platform: Platform, now: datetime, newest: tuple[str, int] | None) -> 
     assert behind is not None, "an aggregate has a row"
     hours = [{"from": instant(hour_at), "readings": readings} for hour_at, readings in rows]
     return Told(hours=hours, behind_s=behind[0])
-
-
-@value
-class Stage:
-    """One stage of the picture. `ok` is False where it has come to a stop."""
-
-    id: str
-    rate_per_s: float  # wall seconds
-    total: int
-    lag_s: float | None  # the city's seconds
-    ok: bool
-
-
-def _stages(
-    flow: dict[str, Any], gateways: list[dict[str, Any]], told: Told, view: View
-) -> list[Stage]:
-    """Return the six stages in the order of the flow, each judged by what is known of it."""
-    silent_s = SILENT_S * view.speed
-    seen_s = [view.since(gateway["last_seen_at"]) for gateway in gateways]
-    behind_s = [view.since(g["behind_since"]) for g in gateways if g["behind_since"]]
-    stored_s = None if flow["stored_at"] is None else (view.now - flow["stored_at"]).total_seconds()
-    send_s = None if flow["send_lag_s"] is None else max(0.0, float(flow["send_lag_s"]))
-    heard = _rates.of(("heard", view.administrations), flow["heard_total"], now_s=view.wall_s)
-    rows = float(flow["rows"]) / WINDOW_S
-    arrives = stored_s is not None and stored_s < silent_s
-    all_seen = bool(seen_s) and max(seen_s) < silent_s
-    return [
-        Stage(
-            id="radio",
-            rate_per_s=rows if heard is None else heard,
-            total=flow["heard_total"],
-            lag_s=None,
-            ok=bool(seen_s) and min(seen_s) < silent_s,
-        ),
-        Stage(
-            id="agent",
-            rate_per_s=rows,
-            total=sum(gateway["backlog"] for gateway in gateways),
-            lag_s=max(behind_s, default=0.0),
-            ok=all_seen,
-        ),
-        Stage(
-            id="broker",
-            rate_per_s=float(flow["batches"]) / WINDOW_S,
-            total=flow["batches"],
-            lag_s=send_s,
-            ok=bool(seen_s) and min(seen_s) < silent_s,
-        ),
-        Stage(
-            id="intake",
-            rate_per_s=float(flow["frames"]) / WINDOW_S,
-            total=flow["telegrams"],
-            lag_s=send_s,
-            ok=arrives,
-        ),
-        Stage(
-            id="store",
-            rate_per_s=float(flow["readings"]) / WINDOW_S,
-            total=flow["readings_total"],
-            lag_s=stored_s,
-            ok=arrives,
-        ),
-        Stage(
-            id="alerts",
-            rate_per_s=float(flow["alerts_recent"]) / WINDOW_S,
-            total=flow["open_alerts"],
-            lag_s=told.behind_s * view.speed,
-            ok=told.behind_s < SILENT_S,
-        ),
-    ]
 
 
 def _history(path: Path) -> dict[str, Any] | None:

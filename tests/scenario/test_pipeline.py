@@ -12,7 +12,7 @@ from cloud.kernel.clock import to_us
 from cloud.kernel.config import GatewayConfig
 from cloud.kernel.postgres_bus import PostgresBus
 from cloud.metering.service import Metering
-from cloud.operations import api as operations
+from cloud.operations import picture
 from decoders.encode import encode_lorawan_hourly
 from decoders.uplink import Batch, Row, RowKind, encode_batch, pack_rows
 from tests.scenario.conftest import ADMINISTRATION, Api
@@ -95,7 +95,7 @@ def test_events_that_wait_make_the_alerts_late_and_then_not(
     assert stages(api)["alerts"]["lag_s"] == 0
     later = now + timedelta(hours=1)
     say(api, at=now, heard=2, rows=[profile(2, later - timedelta(hours=3))], head=2)
-    monkeypatch.setattr(operations, "SILENT_S", 0)
+    monkeypatch.setattr(picture, "SILENT_S", 0)
 
     waiting = stages(api)["alerts"]
     bus.run_once(flow.subscriptions(api.platform))
