@@ -71,6 +71,7 @@ class Metering:
             vault=platform.vault,
             administrations=platform.settings.administrations,
             clock=platform.clock.now_us,
+            unknown_meters=platform.settings.unknown_meters,
             require_intake=platform.require_intake,
         )
 
