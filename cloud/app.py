@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,13 +26,16 @@ from cloud.kernel.clock import Clock, SystemClock, clock_named
 from cloud.kernel.config import Settings
 from cloud.kernel.db import Database
 from cloud.kernel.keyvault import KeyVault, open_vault
-from cloud.kernel.platform import Platform, Pools, open_server
+from cloud.kernel.platform import Check, Platform, Pools, open_server
+from cloud.kernel.postgres import Server
 from cloud.kernel.postgres_bus import PostgresBus
+from cloud.kernel.postgres_errors import ServerError
 from cloud.metering import api as metering_api
 from cloud.operations import api as operations_api
 
 CONTEXTS = (db.KERNEL, db.context("metering"), db.context("operations"))
 DIST = Path(__file__).parent / "portal" / "web" / "dist"
+OK = "ok"
 
 log = telemetry.logger(__name__)
 
@@ -47,7 +49,7 @@ def open_platform(settings: Settings) -> Platform:
     try:
         database = Database(server.dsn(), server.passwords_path)
         database.migrate(CONTEXTS)
-        return assemble(settings, database, on_close=server.stop)
+        return assemble(settings, database, server=server)
     except BaseException:
         server.stop()
         raise
@@ -57,10 +59,13 @@ def assemble(
     settings: Settings,
     database: Database,
     *,
-    on_close: Callable[[], None] = lambda: None,
+    server: Server | None = None,
     wall: Clock | None = None,
 ) -> Platform:
-    """Join the parts over a migrated database. Tests begin here."""
+    """Join the parts over a migrated database; `server`, if given, stops with them.
+
+    Tests begin here.
+    """
     wall = wall or SystemClock()
     vault = open_vault(settings)
     pools = Pools(database)
@@ -71,6 +76,11 @@ def assemble(
         remote = RemoteKeys(settings.issuer, httpx.Client(), time.monotonic)
     keys: KeySource | None = local.keys if local else remote
     assert keys is not None
+    checks: dict[str, Check] = {"database": lambda: _database_answers(pools)}
+    warnings: dict[str, Check] = {}
+    if server is not None and server.free_bytes() is not None:  # not one of yours
+        checks["server"] = lambda: _require_kept(server)
+        warnings["disk"] = server.require_intake
     return Platform(
         settings=settings,
         clock=clock_named(settings.clock),
@@ -82,8 +92,9 @@ def assemble(
         issuer=local,
         remote_issuer=remote,
         pools=pools,
-        on_close=on_close,
-        ready_checks={"database": lambda: _database_answers(pools)},
+        server=server,
+        ready_checks=checks,
+        warnings=warnings,
     )
 
 
@@ -140,15 +151,12 @@ def health_routes(app: FastAPI) -> APIRouter:
 
     @router.get("/readyz")
     def ready(platform: web.OpenPlatform) -> JSONResponse:
-        faults: dict[str, str] = {}
-        for name, check in platform.ready_checks.items():
-            try:
-                check()
-            except Exception as error:
-                log.warning("not_ready", part=name, error=str(error))
-                faults[name] = type(error).__name__
-        checks = {name: faults.get(name, "ok") for name in platform.ready_checks}
-        return JSONResponse({"ready": not faults, "checks": checks}, 503 if faults else 200)
+        """Say whether requests are answered. What only intake cannot do is shown, and is no no."""
+        checks = {name: outcome(name, check) for name, check in platform.ready_checks.items()}
+        warned = {name: outcome(name, check) for name, check in platform.warnings.items()}
+        is_ready = all(said == OK for said in checks.values())
+        told = {"ready": is_ready, "checks": {**checks, **warned}}
+        return JSONResponse(told, 200 if is_ready else 503)
 
     @router.get("/metrics")
     def metrics(request: Request, platform: web.OpenPlatform) -> Response:
@@ -162,11 +170,29 @@ def health_routes(app: FastAPI) -> APIRouter:
     return router
 
 
+def outcome(name: str, check: Check) -> str:
+    """Return OK, or the code of what is wrong: ours, or the name of somebody else's error."""
+    try:
+        check()
+    except ServerError as error:
+        log.warning("not_ready", part=name, code=error.code, error=str(error))
+        return error.code
+    except Exception as error:
+        log.warning("not_ready", part=name, error=str(error))
+        return type(error).__name__
+    return OK
+
+
 def cloud_version() -> str:
     try:
         return version("aquacis")
     except PackageNotFoundError:  # a clone that was not installed
         return "0.1.0"
+
+
+def _require_kept(server: Server) -> None:
+    if server.failure is not None:
+        raise server.failure
 
 
 def _database_answers(pools: Pools) -> None:

@@ -8,6 +8,8 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -24,6 +26,7 @@ from cloud.metering import intake as metering_intake
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+WATCH_S = 0.5  # how often the database server is looked at
 GRACE_S = 5  # for requests under way when asked to stop
 
 log = telemetry.logger(__name__)
@@ -58,7 +61,10 @@ def intake(_: argparse.Namespace) -> int:
     settings = prepared("intake")
     platform = app.open_platform(settings)
     try:
-        return metering_intake.main(platform)
+        with leaving_with_server(platform):
+            exit_code = metering_intake.main(platform)
+        _require_server(platform)
+        return exit_code
     finally:
         platform.close()
 
@@ -71,7 +77,9 @@ def serve(_: argparse.Namespace) -> int:
     platform = app.open_platform(settings)
     try:
         publish_endpoint(settings)
-        run_server(platform, listener)
+        with leaving_with_server(platform):
+            run_server(platform, listener)
+        _require_server(platform)
         return 0
     finally:
         platform.close()
@@ -81,6 +89,31 @@ def serve(_: argparse.Namespace) -> int:
 def _require_alive(thread: threading.Thread) -> None:
     if not thread.is_alive():
         raise RuntimeError(f"thread {thread.name} ended")
+
+
+def _require_server(platform: Platform) -> None:
+    if platform.failure is not None:
+        raise platform.failure  # its Spanish text is the command's last word
+
+
+@contextmanager
+def leaving_with_server(platform: Platform) -> Iterator[None]:
+    """Ask this process to stop, as SIGTERM does, when the database server was given up."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(WATCH_S):
+            if platform.failure is not None:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    watching = threading.Thread(target=watch, name="server-watch", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watching.join()
 
 
 def _leave(number: int, _: FrameType | None) -> NoReturn:

@@ -75,8 +75,8 @@ class Platform:
     remote_issuer: RemoteKeys | None  # somebody else's: never both
     pools: Pools
     server: postgres.Server | None = None  # None: a test's, of which nothing is asked
-    on_close: Callable[[], None] = lambda: None
     ready_checks: Mapping[str, Check] = field(default_factory=dict)
+    warnings: Mapping[str, Check] = field(default_factory=dict)  # shown; we answer all the same
 
     def pool(self, context: str) -> ConnectionPool[Connection]:
         """Return the context's pool; its connections carry that context's own role."""
@@ -92,11 +92,7 @@ class Platform:
         if self.server is not None:
             self.server.require_intake()
 
-    def require_server(self) -> None:
-        """Raise why the database server is gone for good, if it is."""
-        if self.failure is not None:
-            raise self.failure
-
     def close(self) -> None:
         self.pools.close()
-        self.on_close()
+        if self.server is not None:
+            self.server.stop()
