@@ -27,7 +27,7 @@ class Now:
 class Heard:
     """One frame from a radio or a network server. Units as in `decoders.uplink.Row`.
 
-    flags    ALREADY_DECRYPTED and TEACHES_FORMAT, where the source knows
+    flags    ALREADY_DECRYPTED, TEACHES_FORMAT and NETWORK_CHECKED, where the source knows
     key      the meter's key where the source brings it, else the key file's is used
     code     the source's own verdict, e.g. "crc": the frame is kept as undecodable
     token    what the source wants back once the frame is on disk

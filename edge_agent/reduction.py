@@ -22,7 +22,7 @@ from decoders.drivers.registry import known_formats
 from decoders.errors import DecodeError, KeyMissing
 from decoders.formats import Formats
 from decoders.ids import WIRE_BYTES, MeterId, dev_eui_text
-from decoders.reading import Telegram
+from decoders.reading import Integrity, Telegram
 from decoders.uplink import MAX_PAYLOAD_BYTES, RowFlag, RowKind
 from decoders.value import value
 from edge_agent import cloud_clock, leaks
@@ -243,9 +243,14 @@ def _lorawan(state: State, frame: Heard, now: Now) -> tuple[Effect, ...]:
     state.recent[identity] = None
     if len(state.recent) > RECENT_UPLINKS:
         del state.recent[next(iter(state.recent))]
+    checked = frame.flags & RowFlag.NETWORK_CHECKED
     try:
         telegram = decode_lorawan(
-            frame.frame, port=frame.port, f_cnt=frame.counter, dev_eui=frame.radio
+            frame.frame,
+            port=frame.port,
+            f_cnt=frame.counter,
+            dev_eui=frame.radio,
+            integrity=Integrity.MAC if checked else Integrity.NONE,
         )
     except DecodeError as error:
         _count(state, f"undecodable_{error.code}")

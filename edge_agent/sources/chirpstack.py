@@ -20,7 +20,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from decoders.uplink import MAX_PAYLOAD_BYTES, NO_RSSI, NO_SNR, RowKind
+from decoders.uplink import MAX_PAYLOAD_BYTES, NO_RSSI, NO_SNR, RowFlag, RowKind
 from decoders.value import value
 from edge_agent.inputs import BadInput, Heard, SourceChanged
 from edge_agent.instants import BadInstant, micros
@@ -89,6 +89,7 @@ def _heard(said: Mapping[str, Any], gateway_eui: str | None, token: object) -> H
         kind=RowKind.LORAWAN,
         frame=payload,
         heard_at=heard_at,
+        flags=int(RowFlag.NETWORK_CHECKED),
         radio=int(eui, 16),
         session=session,
         counter=counter,

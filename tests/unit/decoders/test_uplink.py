@@ -50,7 +50,7 @@ def rows(draw: st.DrawFn) -> list[Row]:
             seq=seq,
             heard_at=draw(instants),
             kind=draw(st.sampled_from(RowKind)),
-            flags=RowFlag(draw(st.integers(0, 63))),
+            flags=RowFlag(draw(st.integers(0, 127))),
             radio=draw(st.integers(0, (1 << 64) - 1)),
             session=draw(st.integers(0, (1 << 32) - 1)),
             counter=draw(st.integers(0, (1 << 32) - 1)),

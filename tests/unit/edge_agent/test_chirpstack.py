@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decoders.uplink import NO_RSSI, NO_SNR, RowKind
+from decoders.uplink import NO_RSSI, NO_SNR, RowFlag, RowKind
 from edge_agent.sources.chirpstack import MAX_EVENT_BYTES, BadEvent, heard_in
 
 # As a ChirpStack 4.20.0 published it; made-up keys and identities.
@@ -51,6 +51,7 @@ def test_a_captured_uplink_is_read_whole() -> None:
 
     assert heard is not None
     assert heard.kind == RowKind.LORAWAN
+    assert heard.flags == RowFlag.NETWORK_CHECKED
     assert heard.frame == base64.b64decode(CAPTURED["data"])
     assert (heard.radio, heard.session) == (0x70B3D54990000001, 0x01DA4231)
     assert (heard.counter, heard.port, heard.token) == (0, 1, "t")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import cbor2
 import pytest
 
+from decoders.decode import decode_lorawan
 from decoders.encode import (
     encode_lorawan_hourly,
     encode_wmbus,
@@ -18,6 +20,7 @@ from decoders.encode import (
     session_number,
 )
 from decoders.ids import MeterId
+from decoders.reading import Integrity, Telegram
 from decoders.uplink import RowFlag, RowKind
 from edge_agent import caps, core, leaks, memory, protocol, reduction
 from edge_agent.inputs import (
@@ -235,6 +238,26 @@ def test_lorawan_uplinks_are_all_stored_but_exact_repeats_are_not() -> None:
 
     assert rows == [1, 0, 1, 0]
     assert bench.figure("repeats") == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "integrity"), [(RowFlag.NETWORK_CHECKED, Integrity.MAC), (0, Integrity.NONE)]
+)
+def test_only_a_network_server_vouches_for_an_uplink(
+    flags: int, integrity: Integrity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Telegram] = []
+
+    def remembering(*given: Any, **named: Any) -> Telegram:
+        decoded.append(decode_lorawan(*given, **named))
+        return decoded[-1]
+
+    monkeypatch.setattr(reduction, "decode_lorawan", remembering)
+
+    (row,) = Bench().tell(replace(uplink([9, 8], newest_at=NOON, f_cnt=1), flags=int(flags)))
+
+    assert row.flags == flags
+    assert decoded[0].integrity == integrity
 
 
 def test_an_uplink_that_nobody_can_read_is_stored_all_the_same() -> None:
