@@ -16,6 +16,10 @@ RECONNECT_MAX_S: Final = 30
 REFUSED: Final = 0x80  # SUBACK return codes from here on are refusals
 MQTT_PORT: Final = 1883
 MQTTS_PORT: Final = 8883
+BROKER_EXPECTED: Final = (
+    "broker: mqtt://host:port or mqtts://host:port is expected; "
+    "user and password are settings of their own"
+)
 
 
 @value
@@ -46,14 +50,23 @@ class Broker:
 def broker_at(
     url: str, *, user: str = "", password: str = "", ca_file: str | None = None
 ) -> Broker:
-    """Read `mqtt://host[:port]` or `mqtts://…`. Raises ValueError."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
-        raise ValueError(f"broker {url!r}: mqtt://host:port or mqtts://host:port is expected")
+    """Read `mqtt://host[:port]` or `mqtts://…`. Raises ValueError, which quotes nothing of `url`.
+
+    A password with one of / ? # in it would be cut there, and its rest taken for a host or a port
+    that logs may name; so what stands behind the host is refused.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(BROKER_EXPECTED) from None
+    behind = (parts.path.strip("/"), parts.query, parts.fragment)
+    if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname or any(behind):
+        raise ValueError(BROKER_EXPECTED)
     tls = parts.scheme == "mqtts"
     return Broker(
         host=parts.hostname,
-        port=parts.port or (MQTTS_PORT if tls else MQTT_PORT),
+        port=port or (MQTTS_PORT if tls else MQTT_PORT),
         user=parts.username or user,
         password=parts.password or password,
         tls=tls,

@@ -122,6 +122,41 @@ def test_a_broker_is_named_by_its_url(url: str) -> None:
         broker_at(url)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://norte:s3cret@host",
+        "mqtt:/norte:s3cret@host",
+        "mqtt://norte:s3cret@host:port",
+        "mqtt://norte:s3cret@host:99999",
+        "mqtt://norte:s3cret@",
+        "mqtt://norte:s3cret@[host",
+        "mqtt://norte:s3cret/@host",
+        "mqtt://norte:1883/s3cret@host",
+        "mqtt://norte:1883#s3cret@host",
+        "mqtt://norte:1883?s3cret@host",
+        "mqtt://norte:s3cret@ho\u2100st",
+        "norte:s3cret@host",
+    ],
+)
+def test_a_malformed_broker_url_is_refused_without_its_password(tmp_path: Path, url: str) -> None:
+    for settings in (
+        {"broker": url},
+        {"sources": [{"kind": "chirpstack", "broker": url}]},
+    ):
+        with pytest.raises(ConfigError, match="mqtt://host:port") as refused:
+            read_config(written(tmp_path, **settings))
+        assert "s3c" not in str(refused.value)
+        assert refused.value.__cause__ is None
+
+
+def test_the_credentials_of_a_broker_url_are_used_and_not_printed(tmp_path: Path) -> None:
+    config = read_config(written(tmp_path, broker="mqtt://sur:oth3r@host:99/", password=...))
+
+    assert (config.broker.user, config.broker.password) == ("sur", "oth3r")
+    assert "oth3r" not in json.dumps(config.printable())
+
+
 def keys_file(tmp_path: Path, text: str, mode: int = 0o600) -> Path:
     path = tmp_path / "keys.jsonl"
     path.write_text(text)
