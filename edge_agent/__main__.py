@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -53,13 +55,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     given = _parser().parse_args(arguments)
     try:
-        return int(given.command(given))
+        with files_for_us_alone():
+            return int(given.command(given))
     except (ConfigError, KeyFileUnusable) as error:
         log("settings_wrong", reason=str(error))
         return EXIT_CONFIG
     except (OutboxUnusable, OSError, sqlite3.DatabaseError) as error:
         log("outbox_unusable", reason=str(error))
         return EXIT_OUTBOX
+
+
+@contextmanager
+def files_for_us_alone() -> Iterator[None]:
+    """Let nobody else read what is made meanwhile: rows hold what households use, and when."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def log(event: str, **said: object) -> None:

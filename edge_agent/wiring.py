@@ -21,6 +21,7 @@ from edge_agent.sources.port import Inbox, Source
 
 OUTBOX_FILE = "outbox.db"
 LOCK_FILE = "agent.lock"
+OURS_ALONE = 0o600
 
 
 def locked(folder: Path) -> IO[bytes]:
@@ -41,8 +42,11 @@ def locked(folder: Path) -> IO[bytes]:
 def open_outbox(config: Config, clock: Clock) -> Outbox:
     """Open or make the outbox of a gateway. Raises OutboxUnusable or OSError."""
     config.state.mkdir(parents=True, exist_ok=True)
+    path = config.state / OUTBOX_FILE
+    for made in path.parent.glob(f"{OUTBOX_FILE}*"):
+        made.chmod(OURS_ALONE)  # an agent before this one may have made it for all to read
     return Outbox(
-        config.state / OUTBOX_FILE,
+        path,
         new_stream=lambda: os.urandom(16),
         now_us=clock.now_us(),
         limit=config.limit,

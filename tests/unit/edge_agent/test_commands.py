@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import stat
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ from edge_agent.config import read_config
 from edge_agent.outbox import Draft
 from edge_agent.wiring import agent_of, open_outbox
 
+ROOT = Path(__file__).parents[3]
 TELEGRAM = "2A442D2C998734761B168D2091D37CAC21E1D68CDAFFCD3DC452BD802913FF7B1706CA9E355D6C2701CC24"
 KEY = "28F64A24988064A079AA2C807D6102AE"
 
@@ -136,6 +141,46 @@ def test_wrong_settings_stop_the_agent_before_it_begins(
 
 def test_a_drained_outbox_needs_no_broker(tmp_path: Path) -> None:
     assert cli.main(["drain", "--config", str(settings(tmp_path)), "--timeout", "5"]) == 0
+
+
+def others_read(folder: Path) -> list[str]:
+    made = [folder, *folder.rglob("*")]
+    return [path.name for path in made if stat.S_IMODE(path.stat().st_mode) & 0o077]
+
+
+def test_nobody_else_can_read_what_an_agent_writes(tmp_path: Path) -> None:
+    path = settings(tmp_path)
+    lent = os.umask(0o022)
+    try:
+        assert cli.main(["drain", "--config", str(path), "--timeout", "5"]) == 0
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(lent)
+
+    assert others_read(tmp_path / "agent") == []
+    assert (tmp_path / "agent" / "outbox.db").exists()
+
+
+def test_a_running_agents_outbox_and_its_journal_are_its_own(tmp_path: Path) -> None:
+    """In a process of its own, as it is started, and over what an older agent left readable."""
+    folder = tmp_path / "agent"
+    folder.mkdir(mode=0o700)
+    open_outbox(read_config(settings(tmp_path)), SystemClock()).close()
+    (folder / "outbox.db").chmod(0o644)
+    command = [sys.executable, "-m", "edge_agent", "run", "--config", str(settings(tmp_path))]
+    running = subprocess.Popen(command, cwd=ROOT, umask=0o022, stderr=subprocess.PIPE, text=True)
+    try:
+        assert running.stderr is not None
+        while "broker_unreachable" not in running.stderr.readline():
+            assert running.poll() is None
+        names = {made.name for made in folder.iterdir()}
+        readable = others_read(folder)
+    finally:
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 0
+
+    assert {"outbox.db", "outbox.db-wal", "agent.lock"} <= names
+    assert readable == []
 
 
 def test_a_second_agent_on_the_same_outbox_is_refused(
