@@ -32,7 +32,7 @@ from typing import Literal
 
 from decoders.uplink import MAX_MESSAGE_BYTES
 from decoders.value import value
-from field_sim.clock_file import replace_text
+from field_sim.texts import replace_text
 
 Kind = Literal["mosquitto", "nats"]
 CLOUD, CITY = "cloud", "city"
@@ -217,7 +217,7 @@ def _passwords(path: Path, users: Sequence[str]) -> dict[str, str]:
     passwords: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     for user in users:
         passwords.setdefault(user, secrets.token_urlsafe(24))
-    replace_text(path, json.dumps(passwords, indent=1), mode=0o600)
+    replace_text(path, json.dumps(passwords, indent=1))
     return {user: passwords[user] for user in users}
 
 
@@ -253,9 +253,9 @@ def _write_mosquitto(
         acl.append(f"user {account.user}")
         acl += [f"topic write {topic}" for topic in account.publishes]
         acl += [f"topic read {topic}" for topic in account.reads]
-    replace_text(data / "acl", "\n".join(acl) + "\n", mode=0o600)
+    replace_text(data / "acl", "\n".join(acl) + "\n")
     hashed = [f"{account.user}:{_mosquitto_hash(passwords[account.user])}" for account in rights]
-    replace_text(data / "passwords", "\n".join(hashed) + "\n", mode=0o600)
+    replace_text(data / "passwords", "\n".join(hashed) + "\n")
     lines = [
         f"listener {port} {LOOPBACK}",
         "allow_anonymous false",
@@ -275,7 +275,7 @@ def _write_mosquitto(
     ]
     if run_as == (0, 0):
         lines.append("user root")  # else it would leave root for a user who cannot enter
-    replace_text(data / "mosquitto.conf", "\n".join(lines) + "\n", mode=0o600)
+    replace_text(data / "mosquitto.conf", "\n".join(lines) + "\n")
     return data / "mosquitto.conf"
 
 
@@ -320,7 +320,7 @@ def _write_nats(
         "authorization": {"users": users},
     }
     (data / "store").mkdir(mode=0o700, exist_ok=True)
-    replace_text(data / "nats.conf", json.dumps(told, indent=1), mode=0o600)
+    replace_text(data / "nats.conf", json.dumps(told, indent=1))
     return data / "nats.conf"
 
 

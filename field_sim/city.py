@@ -18,9 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from field_sim.clock_file import ClockFile, replace_text
+from field_sim.clock_file import ClockFile
 from field_sim.links import AGENT_WINDOW, ChirpStacks, Lines
 from field_sim.meters import HOUR_US
+from field_sim.texts import replace_text
 from field_sim.town import Emission, Plan, Town, build
 
 NOTE_EACH_S = 1.0  # progress and clock are written down
@@ -158,8 +159,8 @@ class Life:
             self._note()
 
     def _now_us(self) -> int:
-        assert self.clock.reading is not None
-        return self.clock.reading.at(wall_us())
+        assert self.clock.course is not None
+        return self.clock.course.at(wall_us())
 
     def _hand_over(self, emission: Emission, *, past: bool) -> None:
         if emission.topic is not None:

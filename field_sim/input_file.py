@@ -19,8 +19,8 @@ from cloud.metering.registry import NewMeter
 from decoders.ids import MeterId
 from decoders.uplink import MAX_GATEWAY_CHARACTERS
 from decoders.value import value
-from field_sim.clock_file import replace_text
 from field_sim.sandbox import ADMINISTRATION, Agent, UpFailed
+from field_sim.texts import replace_text
 
 NO_GATEWAY = "entrada"
 WIRE_ADDRESS = slice(2, 10)  # of a wM-Bus frame: after L and C
@@ -86,7 +86,7 @@ def agents_for(state: Path, telegrams: Iterable[Telegram]) -> list[Agent]:
     agents = []
     for gateway, own in lines.items():
         path = state / "agents" / gateway / "input.jsonl"
-        replace_text(path, "\n".join(own) + "\n", mode=0o600)  # it holds keys
+        replace_text(path, "\n".join(own) + "\n")  # it holds keys
         agents.append(
             Agent(
                 gateway=gateway,

@@ -27,8 +27,8 @@ from cloud.metering.service import Metering
 from decoders.value import value
 from field_sim import broker as brokers
 from field_sim.broker import CLOUD, LOOPBACK, Broker
-from field_sim.clock_file import replace_text
 from field_sim.supervisor import Child, Pids, wait_or_kill
+from field_sim.texts import replace_text
 
 ROOT = Path(__file__).resolve().parents[1]
 ADMINISTRATION = "queretaro"
@@ -145,7 +145,7 @@ class Sandbox:
             if known and name in passwords:
                 continue
             passwords[name] = secrets.token_urlsafe(12)
-            replace_text(path, json.dumps(passwords, indent=1), mode=0o600)
+            replace_text(path, json.dumps(passwords, indent=1))
             ensure_user(self.platform.database, name, roles, administrations, passwords[name])
         return passwords
 
@@ -212,7 +212,7 @@ class Sandbox:
         folder = self.state / "agents" / agent.gateway
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         keys = [json.dumps({"meter": m, "key_hex": key}) for m, key in agent.keys.items()]
-        replace_text(folder / "keys.jsonl", "\n".join(keys) + "\n", mode=0o600)
+        replace_text(folder / "keys.jsonl", "\n".join(keys) + "\n")
         settings = {
             "gateway": agent.gateway,
             "broker": self.broker.url,
@@ -224,7 +224,7 @@ class Sandbox:
             "keys": str(folder / "keys.jsonl"),
             "sources": list(agent.sources),
         }
-        replace_text(folder / "config.json", json.dumps(settings, indent=1), mode=0o600)
+        replace_text(folder / "config.json", json.dumps(settings, indent=1))
         return folder / "config.json"
 
     def _register_meters(self, platform: Platform) -> None:

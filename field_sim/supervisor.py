@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from field_sim.broker import groups_of
-from field_sim.clock_file import replace_text
+from field_sim.texts import replace_text
 
 PR_SET_PDEATHSIG = 1
 STOP_TIMEOUT_S = 15.0  # then it is killed

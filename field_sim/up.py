@@ -21,11 +21,12 @@ from cloud.kernel.postgres_errors import ServerError
 from cloud.metering.registry import NewMeter
 from field_sim import city, input_file
 from field_sim.broker import Broker, BrokerFailed, free_port, port_is_free
-from field_sim.clock_file import ClockFile, replace_text
+from field_sim.clock_file import ClockFile
 from field_sim.meters import HOUR_US
 from field_sim.progress import HistoryShown
 from field_sim.sandbox import ADMINISTRATION, ROOT, Agent, Sandbox, UpFailed
 from field_sim.supervisor import Pids
+from field_sim.texts import replace_text
 from field_sim.town import HISTORY_H, Plan, Town, build
 
 SPEED = 60
@@ -173,7 +174,7 @@ def city_sandbox(state: Path, told: argparse.Namespace) -> tuple[Sandbox, Plan]:
     """Describe the sandbox with a city; begin the city if there is none yet."""
     now_us = city.wall_us()
     if not (state / "city.json").exists():
-        clock = ClockFile(state / "clock.json").reading
+        clock = ClockFile(state / "clock.json").course
         end_h = (clock.sim_us if clock else now_us) // HOUR_US
         plan = Plan(seed=told.seed, meters=told.meters, first_h=end_h - told.history, end_h=end_h)
         city.lay_down(state, plan)

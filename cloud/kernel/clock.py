@@ -7,13 +7,13 @@ stay on the machine's own clocks, whatever the city's speed.
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+from cloud.kernel import private_files
 from decoders.value import value
 
 VARIABLE = "AQUACIS_CLOCK"
@@ -111,19 +111,28 @@ class FileClock:
             status = self.path.stat()
             version = (status.st_mtime_ns, status.st_ino)
             if version != self._version:
-                self._course, self._version = _parse(self.path), version
+                self._course, self._version = read_course(self.path), version
         except OSError as error:
             raise ClockUnreadable(self.path, error.strerror or str(error)) from error
 
 
+def read_course(path: Path) -> Course:
+    """Return the course as it was written. Raises OSError, `ClockUnreadable` for no clock."""
+    try:
+        written = json.loads(path.read_text())
+        return Course(
+            wall_us=int(written["wall_us"]),
+            sim_us=int(written["sim_us"]),
+            speed=float(written["speed"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ClockUnreadable(path, f"not a clock: {error!r}") from error
+
+
 def write_course(path: Path, course: Course) -> None:
     """Set the simulated clock: atomically, and so that a power cut leaves the old or the new."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with scratch.open("w") as file:
-        json.dump({"wall_us": course.wall_us, "sim_us": course.sim_us, "speed": course.speed}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    told = {"wall_us": course.wall_us, "sim_us": course.sim_us, "speed": course.speed}
+    private_files.write(path, json.dumps(told).encode())
 
 
 def clock_named(name: str | None) -> Clock:
@@ -148,15 +157,3 @@ def to_us(instant: datetime) -> int:
     """Return an aware datetime as microseconds since 1970 UTC; exact."""
     assert instant.tzinfo is not None, "an instant without a zone is nobody's instant"
     return (instant - _EPOCH) // timedelta(microseconds=1)
-
-
-def _parse(path: Path) -> Course:
-    try:
-        written = json.loads(path.read_text())
-        return Course(
-            wall_us=int(written["wall_us"]),
-            sim_us=int(written["sim_us"]),
-            speed=float(written["speed"]),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise ClockUnreadable(path, f"not a clock: {error!r}") from error

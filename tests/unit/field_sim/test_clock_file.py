@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from field_sim import clock_file
-from field_sim.clock_file import ClockFile, Reading
+from cloud.kernel.clock import Course, read_course
+from field_sim.clock_file import ClockFile
 
 SECOND = 1_000_000
 
@@ -41,14 +41,14 @@ def test_a_new_speed_begins_where_the_old_one_got_to(tmp_path: Path) -> None:
 
     assert faster.at(10 * SECOND) == 10 * SECOND
     assert faster.at(11 * SECOND) == 70 * SECOND
-    assert clock_file.read(tmp_path / "clock.json") == faster
+    assert read_course(tmp_path / "clock.json") == faster
 
 
 @given(st.integers(0, 10**15), st.integers(1, 10**4), st.integers(0, 10**12))
 def test_telling_the_line_from_another_instant_changes_no_time(
     wall_us: int, speed: int, later_us: int
 ) -> None:
-    line = Reading(wall_us=wall_us, sim_us=wall_us * 2, speed=speed)
-    moved = Reading(wall_us=wall_us + later_us, sim_us=line.at(wall_us + later_us), speed=speed)
+    line = Course(wall_us=wall_us, sim_us=wall_us * 2, speed=speed)
+    moved = Course(wall_us=wall_us + later_us, sim_us=line.at(wall_us + later_us), speed=speed)
 
     assert moved.at(wall_us + later_us + 77) == line.at(wall_us + later_us + 77)
