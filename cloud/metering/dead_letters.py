@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
+import cbor2
 import psycopg
 from psycopg.types.json import Jsonb
 
@@ -13,7 +16,7 @@ from cloud.kernel.blobs import BlobStore
 from cloud.kernel.clock import to_us
 from cloud.metering.model import Gateway
 from cloud.metering.store import storable
-from decoders.uplink import Row, RowFlag, RowKind
+from decoders.uplink import MAX_MESSAGE_BYTES, Row, RowFlag, RowKind
 from decoders.value import value
 
 Connection = psycopg.Connection[Any]
@@ -112,23 +115,33 @@ def bury_message(
     received_at: int,
     blobs: BlobStore,
 ) -> None:
-    """Keep a message that cannot be taken as a whole."""
-    connection.execute(
-        """INSERT INTO row_dead_letters (code, detail, gateway_key, topic_gateway, stream, bytes,
-               blob, received_at, last_attempt_at)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
-        [
-            code,
-            detail[:DETAIL_CHARACTERS_MAX],
-            None if gateway is None else gateway.gateway_key,
-            topic_gateway,
-            stream,
-            message[:INLINE_BYTES_MAX],
-            blobs.put(message) if len(message) > INLINE_BYTES_MAX else None,
-            storable(received_at),
-            storable(received_at),
-        ],
-    )
+    """Keep a message that cannot be taken as a whole; one that says the same again is counted."""
+    values = {
+        "code": code,
+        "detail": detail[:DETAIL_CHARACTERS_MAX],
+        "gateway_key": None if gateway is None else gateway.gateway_key,
+        "topic_gateway": topic_gateway,
+        "stream": stream,
+        "bytes": message[:INLINE_BYTES_MAX],
+        "at": storable(received_at),
+        "digest": digest_of(message),
+    }
+    if connection.execute(_COUNT_AGAIN, values).rowcount:
+        return  # nor is there another blob
+    values["blob"] = blobs.put(message) if len(message) > INLINE_BYTES_MAX else None
+    connection.execute(_BURY_MESSAGE, values)
+
+
+_COUNT_AGAIN = """UPDATE row_dead_letters SET detail = %(detail)s, attempts = attempts + 1,
+        last_attempt_at = greatest(last_attempt_at, %(at)s)
+    WHERE topic_gateway = %(topic_gateway)s AND code = %(code)s AND digest = %(digest)s
+      AND state = 'open'"""
+_BURY_MESSAGE = """INSERT INTO row_dead_letters AS l (code, detail, gateway_key, topic_gateway,
+        stream, bytes, blob, received_at, last_attempt_at, digest)
+    VALUES (%(code)s, %(detail)s, %(gateway_key)s, %(topic_gateway)s, %(stream)s, %(bytes)s,
+        %(blob)s, %(at)s, %(at)s, %(digest)s)
+    ON CONFLICT (topic_gateway, code, digest) WHERE state = 'open' AND digest IS NOT NULL
+    DO UPDATE SET attempts = l.attempts + 1"""
 
 
 def letter(connection: Connection, dead_letter_key: int, *, blobs: BlobStore) -> DeadLetter:
@@ -172,12 +185,45 @@ def settle(connection: Connection, dead_letter_key: int, *, state: str, now_us: 
 def refused_again(
     connection: Connection, dead_letter_key: int, *, code: str, detail: str, now_us: int
 ) -> None:
-    """Record that a replay did not help, and why now."""
+    """Record that a replay did not help, and why now.
+
+    It keeps its code where another open letter has these bytes under the new one.
+    """
     connection.execute(
-        """UPDATE row_dead_letters SET code = %s, detail = %s, attempts = attempts + 1,
-               last_attempt_at = %s WHERE dead_letter_key = %s""",
-        [code, detail[:DETAIL_CHARACTERS_MAX], storable(now_us), dead_letter_key],
+        """UPDATE row_dead_letters l SET detail = %(detail)s, attempts = attempts + 1,
+               last_attempt_at = %(now)s,
+               code = CASE WHEN EXISTS (
+                   SELECT FROM row_dead_letters o
+                   WHERE o.topic_gateway = l.topic_gateway AND o.code = %(code)s
+                     AND o.digest = l.digest AND o.state = 'open')
+                   THEN l.code ELSE %(code)s END
+           WHERE dead_letter_key = %(key)s""",
+        {
+            "code": code,
+            "detail": detail[:DETAIL_CHARACTERS_MAX],
+            "now": storable(now_us),
+            "key": dead_letter_key,
+        },
     )
+
+
+def digest_of(message: bytes) -> bytes:
+    """Return the SHA-256 of what a message says, apart from the moment it was sent in.
+
+    An agent makes the same message anew for each attempt: only its instants and figures differ.
+    What is no CBOR map stands for itself.
+    """
+    said = message
+    if len(message) <= MAX_MESSAGE_BYTES:
+        with suppress(Exception):  # cbor2 leaks TypeError, RecursionError, … on damaged input
+            fields = cbor2.loads(message)
+            lasting = {name: told for name, told in fields.items() if name not in _OF_THE_MOMENT}
+            said = cbor2.dumps(lasting)
+    return hashlib.sha256(said).digest()
+
+
+_OF_THE_MOMENT = frozenset({"sent", "echo", "head", "head_at", "acked", "health", "tp"})
+"""Keys of the uplink map (`decoders.uplink.encode_batch`) that change with every attempt."""
 
 
 def _fields(row: Row) -> dict[str, int]:
