@@ -9,6 +9,7 @@ the only ones here that need numpy, so a gateway does without them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,8 @@ from decoders.batch_wmbus import Opened
 from decoders.decode import claimed_sender, decode_lorawan, decode_wmbus
 from decoders.errors import DecodeError, WrongKey
 from decoders.formats import Formats
-from decoders.identity import HASH_BYTES, KIND_LORAWAN, KIND_WMBUS, frame_hash, hash_of
-from decoders.ids import MeterId, dev_eui_text
+from decoders.identity import HASH_BYTES, KIND_LORAWAN, frame_hash, hash_of
+from decoders.ids import dev_eui_text
 from decoders.reading import Integrity, Telegram
 from decoders.uplink import COLUMNS, RowFlag, RowKind, Rows
 from decoders.value import value
@@ -110,7 +111,6 @@ def decode_rows(
     result = _Result(len(columns.index))
     left = np.ones(len(columns.index), np.bool_)
     if sweeping:
-        senders = _Senders(keys)
         for swept in batch_profiles.sweep(
             columns.payload,
             start=columns.start,
@@ -124,12 +124,12 @@ def decode_rows(
             start=columns.start,
             length=columns.length,
             frames=columns.sealed_wmbus(),
-            key_of=senders.key_of,
+            key_of=_newest_of(keys),
             formats=formats,
             least=least,
         ):
             left[opened.frames] = False
-            _add_opened(result, columns, opened, senders)
+            _add_opened(result, opened)
     for frame in np.flatnonzero(left).tolist():
         _add_one(result, columns, frame, keys=keys, formats=formats)
     return result.columns(columns)
@@ -169,7 +169,7 @@ class _Result:
     """The columns while they fill."""
 
     def __init__(self, frames: int) -> None:
-        self.name: list[str | None] = [None] * frames
+        self.name: npt.NDArray[np.object_] = np.full(frames, None, np.object_)
         self.hashes = bytearray(HASH_BYTES * frames)
         self.counter = np.zeros(frames, np.int64)
         self.integrity = np.zeros(frames, np.int16)
@@ -191,7 +191,9 @@ class _Result:
     def columns(self, rows: _Rows) -> Columns:
         """Close the result: numbers for names and codes, and readings in order of frames."""
         names: dict[str, int] = {}
-        name = [NOBODY if n is None else names.setdefault(n, len(names)) for n in self.name]
+        name = [
+            NOBODY if n is None else names.setdefault(n, len(names)) for n in self.name.tolist()
+        ]
         codes: dict[str, int] = {}
         refused = np.full(len(name), -1, np.int16)
         for frame, error in self.errors:
@@ -252,30 +254,19 @@ def _add_swept(result: _Result, rows: _Rows, swept: Swept) -> None:
         result.put_hash(frame, name)
 
 
-class _Senders:
-    """Names and newest keys of wM-Bus meters by address as sent, worked out once a batch."""
+def _newest_of(keys: Keys) -> Callable[[str], bytes | None]:
+    """Look up the newest key of a meter."""
 
-    def __init__(self, keys: Keys) -> None:
-        self._keys = keys
-        self._names: dict[bytes, str] = {}
-        self._newest: dict[bytes, bytes | None] = {}
+    def newest(name: str) -> bytes | None:
+        held = keys(name)
+        if held is None or isinstance(held, bytes):
+            return held
+        return next(iter(held), None)
 
-    def name_of(self, address: bytes) -> str:
-        name = self._names.get(address)
-        if name is None:
-            name = self._names[address] = str(MeterId.from_wire(address))
-        return name
-
-    def key_of(self, address: bytes) -> bytes | None:
-        if address not in self._newest:
-            held = self._keys(self.name_of(address))
-            if held is not None and not isinstance(held, bytes):
-                held = next(iter(held), None)
-            self._newest[address] = held
-        return self._newest[address]
+    return newest
 
 
-def _add_opened(result: _Result, rows: _Rows, opened: Opened, senders: _Senders) -> None:
+def _add_opened(result: _Result, opened: Opened) -> None:
     frames = opened.frames
     result.counter[frames] = opened.counter
     result.integrity[frames] = Integrity.INNER_CRC
@@ -288,14 +279,15 @@ def _add_opened(result: _Result, rows: _Rows, opened: Opened, senders: _Senders)
     litres = opened.register_l[told][:, None]
     now = np.full_like(litres, NO_INSTANT)
     result.blocks.append(Swept(frames=frames[told], local_at=now, litres=litres))
-    starts = rows.start[frames].tolist()
-    for frame, start, counter in zip(frames.tolist(), starts, opened.counter.tolist(), strict=True):
-        body = rows.bytes[start + 1 : start + 1 + opened.body_bytes]
-        address = body[1:9]
-        result.name[frame] = senders.name_of(address)
-        result.put_hash(frame, frame_hash(KIND_WMBUS, address, counter, body))
-        if opened.layout:
-            result.layouts.append((frame, opened.layout))
+    result.name[frames] = opened.names.astype(object)
+    digests = [
+        blake2b(identity, digest_size=HASH_BYTES).digest()
+        for identity in batch_wmbus.rows_of(opened.hashed)
+    ]
+    table = np.frombuffer(result.hashes, np.uint8).reshape(-1, HASH_BYTES)
+    table[frames] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, HASH_BYTES)
+    if opened.layout:
+        result.layouts.extend((frame, opened.layout) for frame in frames.tolist())
 
 
 def _add_one(

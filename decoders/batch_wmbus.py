@@ -17,6 +17,7 @@ from decoders import aes
 from decoders.drivers.registry import Reader, reader_for_meter
 from decoders.errors import DecodeError
 from decoders.formats import Formats, signature_of
+from decoders.identity import KIND_WMBUS
 from decoders.ids import MeterId
 from decoders.value import value
 from decoders.wmbus import ell
@@ -26,6 +27,7 @@ from decoders.wmbus.records import Shape, layout_of, shapes_of, split
 Bools = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 Int64s = npt.NDArray[np.int64]
+Names = npt.NDArray[np.str_]
 LEAST = 32  # frames of one length; below, numpy's fixed cost exceeds what it saves
 _ONE_BLOCK = 128  # longest format B frame with a single checksum
 _ADDRESS, _CI, _CC, _SESSION, _SEALED = 2, 10, 11, 13, 17  # byte offsets in a frame
@@ -34,20 +36,27 @@ _SUMS = 4  # signature and full CRC of a compact frame
 _CC_KEPT = ~0x12 & 0xFF  # see decoders.wmbus.ell.counter_block
 _INTEGERS = frozenset({1, 2, 3, 4, 6})  # of up to six bytes: int64 holds their litres
 _MAX_LAYOUTS = 16  # of full frames of one length in one batch
+_NAME_CHARACTERS = 12
+_HEX_DIGITS = np.frombuffer(b"0123456789ABCDEF", np.uint8).astype(np.uint32)
 _TABLE = np.frombuffer(PAIRS, np.uint16)
 
 
 @value
 class Opened:
-    """Frames of one layout and meter type, (frames,) each; register_l, info_code 0 where not."""
+    """Frames of one layout and meter type, (frames,) each; register_l, info_code 0 where not.
+
+    names   natural ids of the senders
+    hashed  what each frame's identity hashes: see `decoders.identity.frame_hash`
+    """
 
     frames: Int64s
+    names: Names
+    hashed: Bytes
     counter: Int64s
     register_l: Int64s
     has_register: Bools
     info_code: Int64s
     has_info: bool
-    body_bytes: int  # of each frame, after L, without checksums: what its identity hashes
     layout: bytes  # of full frames; empty for compact ones
 
 
@@ -56,16 +65,16 @@ class _Clear:
     """Decrypted frames of one length: `sent` as received, `clear` from the transport CI on."""
 
     frames: Int64s
+    names: Names
     sent: Bytes
     clear: Bytes
-    body_bytes: int
 
     def only(self, mine: Bools) -> _Clear:
         return _Clear(
             frames=self.frames[mine],
+            names=self.names[mine],
             sent=self.sent[mine],
             clear=self.clear[mine],
-            body_bytes=self.body_bytes,
         )
 
 
@@ -75,7 +84,7 @@ def sweep(
     start: Int64s,
     length: Int64s,
     frames: Int64s,
-    key_of: Callable[[bytes], bytes | None],
+    key_of: Callable[[str], bytes | None],
     formats: Formats,
     least: int = LEAST,
 ) -> Iterator[Opened]:
@@ -83,7 +92,7 @@ def sweep(
 
     payload        all payloads of a batch, one after another
     start, length  of each frame's payload in it
-    key_of         the newest key of the meter with this address: M(2) A(6) as sent
+    key_of         the newest key of the meter with this natural id
     """
     sizes, counts = np.unique(length[frames], return_counts=True)
     for size in sizes[counts >= least].tolist():
@@ -116,28 +125,49 @@ def _fits_format_b(sent: Bytes) -> Bools:
     return fits
 
 
-def _decrypted(frames: Int64s, sent: Bytes, key_of: Callable[[bytes], bytes | None]) -> _Clear:
+def names_of(addresses: Bytes) -> Names:
+    """Natural ids of addresses as sent, (frames, 8): "KAW-53885758"."""
+    letters = addresses[:, 0].astype(np.uint16) | addresses[:, 1].astype(np.uint16) << 8
+    text = np.empty((len(addresses), _NAME_CHARACTERS), np.uint32)
+    for place, shift in enumerate((10, 5, 0)):
+        text[:, place] = (letters >> shift & 0x1F) + 64
+    text[:, 3] = ord("-")
+    serial = addresses[:, 5:1:-1]
+    text[:, 4::2] = _HEX_DIGITS[serial >> 4]
+    text[:, 5::2] = _HEX_DIGITS[serial & 0x0F]
+    names: Names = text.view(f"<U{_NAME_CHARACTERS}")[:, 0]
+    return names
+
+
+def _decrypted(frames: Int64s, sent: Bytes, key_of: Callable[[str], bytes | None]) -> _Clear:
     """Decrypt frames whose key is at hand; keep those whose PLCRC fits."""
     blocks = np.zeros((len(sent), aes.BLOCK_BYTES), np.uint8)
     blocks[:, :8] = sent[:, _ADDRESS:_CI]
     blocks[:, 8] = sent[:, _CC] & _CC_KEPT
     blocks[:, 9:13] = sent[:, _SESSION:_SEALED]
-    counters, sealed = blocks.tobytes(), sent[:, _SEALED:].tobytes()
+    names = names_of(sent[:, _ADDRESS:_CI])
     width = sent.shape[1] - _SEALED
-    keyed, out = np.ones(len(sent), np.bool_), []
-    for number in range(len(sent)):
-        block = counters[aes.BLOCK_BYTES * number : aes.BLOCK_BYTES * (number + 1)]
-        one = sealed[width * number : width * (number + 1)]
-        key = key_of(block[:8])
+    keyed, out, ctr = np.ones(len(sent), np.bool_), [], aes.BACKEND.ctr
+    counters = rows_of(blocks)
+    sealed = rows_of(np.ascontiguousarray(sent[:, _SEALED:]))
+    of_row = zip(names.tolist(), counters, sealed, strict=True)
+    for number, (name, counter, one) in enumerate(of_row):
+        key = key_of(name)
         if key is None:
             keyed[number] = False
             out.append(one)
         else:
-            out.append(aes.ctr(key, block, one))
+            out.append(ctr(key, counter, one))
     opened = np.frombuffer(b"".join(out), np.uint8).reshape(len(sent), width)
     clear = opened[:, 2:]
-    every = _Clear(frames=frames, sent=sent, clear=clear, body_bytes=sent.shape[1] - 1)
+    every = _Clear(frames=frames, names=names, sent=sent, clear=clear)
     return every.only(keyed & (checksums(clear) == _word(opened, 0)))
+
+
+def rows_of(table: Bytes) -> list[bytes]:
+    """The rows of a contiguous table, as bytes."""
+    width, packed = table.shape[1], table.tobytes()
+    return [packed[at : at + width] for at in range(0, len(packed), width)]
 
 
 def _word(rows: Bytes, at: int) -> npt.NDArray[np.uint16]:
@@ -219,9 +249,9 @@ def _by_type(
     opened: _Clear, shapes: tuple[Shape, ...], data: dict[Shape, Bytes], layout: bytes
 ) -> Iterator[Opened]:
     """Split by maker, version and medium, which name the driver."""
-    kinds = opened.sent[:, (2, 3, 8, 9)]
-    for kind in np.unique(kinds, axis=0):
-        mine = (kinds == kind).all(axis=1)
+    kinds = np.ascontiguousarray(opened.sent[:, (2, 3, 8, 9)]).view(np.uint32)[:, 0]
+    for kind in np.unique(kinds):
+        mine = kinds == kind
         first = opened.sent[mine][0, _ADDRESS:_CI].tobytes()
         reader = reader_for_meter(MeterId.from_wire(first))
         if reader is not None and _sweepable(shapes, reader):
@@ -257,14 +287,19 @@ def _measured(opened: _Clear, data: dict[Shape, Bytes], reader: Reader, layout: 
             shift = shape.meaning.exponent + 3
             litres = digits * 10**shift if shift >= 0 else digits // 10**-shift
             register_l = np.where(has_register, litres, 0)
+    kind = np.full((count, 1), KIND_WMBUS, np.uint8)
+    big_endian = opened.sent[:, _SEALED - 1 : _SESSION - 1 : -1]
+    address, body = opened.sent[:, _ADDRESS:_CI], opened.sent[:, 1:]
+    hashed = np.concatenate([kind, address, big_endian, body], axis=1)
     return Opened(
         frames=opened.frames,
+        names=opened.names,
+        hashed=hashed,
         counter=_number(opened.sent[:, _SESSION:_SEALED], signed=False),
         register_l=register_l,
         has_register=has_register,
         info_code=info_code,
         has_info=has_info,
-        body_bytes=opened.body_bytes,
         layout=layout,
     )
 
