@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import isfinite
 from typing import Any
 
 import cbor2
@@ -29,6 +28,7 @@ from cloud.metering.model import (
     Rejection,
 )
 from cloud.metering.registry import KEYS_TRIED_MAX, Meter
+from cloud.metering.reports import BadInput, Report, report_of
 from cloud.metering.store import Receptions
 from decoders.batch import NO_INSTANT
 from decoders.batch import Columns as Decoded
@@ -46,15 +46,6 @@ _WHY = {
     Rejection.UNKNOWN_METER: "nobody registered this meter",
     Rejection.MALFORMED_ROW: "its payload does not say what it must",
 }
-
-
-@value
-class Report:
-    """What a gateway says about itself."""
-
-    kind: str
-    heard_at: int
-    payload: dict[str, Any]
 
 
 @value
@@ -327,7 +318,11 @@ def _other_rows(
         try:
             payload = _payload(rows, up, index)
             if up.kind[index] == RowKind.REPORT:  # kept whatever its clock: it may be about that
-                reports.append(_report(payload, heard_at=int(heard_at[index])))
+                report = report_of(payload, heard_at=int(heard_at[index]))
+                if isinstance(report, Report):
+                    reports.append(report)
+                else:
+                    rejected.append(_unread(rows, up, index, report))
                 continue
             said = alerts.anomaly_of(payload)
         except ValueError as error:
@@ -348,23 +343,10 @@ def _refused(rows: Rows, up: Uplinked, index: int, code: str, detail: str) -> Re
     return RejectedRow(index=index, row=row_at(rows, up, index), code=code, detail=detail)
 
 
-def _report(payload: Any, *, heard_at: int) -> Report:  # noqa: ANN401  whatever the CBOR was
-    kind = payload.get("kind") if isinstance(payload, dict) else None
-    if not isinstance(kind, str) or not 0 < len(kind) <= 32:
-        raise ValueError("report: kind is missing or not a short text")
-    plain = {_printable(name): _plain(given) for name, given in payload.items()}
-    return Report(kind=kind, heard_at=heard_at, payload=plain)
-
-
-def _plain(given: Any) -> int | float | str | bool:  # noqa: ANN401  any CBOR
-    """Return what JSON can say of a value."""
-    if isinstance(given, (int, bool)) or (isinstance(given, float) and isfinite(given)):
-        return given
-    return _printable(given)
-
-
-def _printable(given: Any) -> str:  # noqa: ANN401  any CBOR
-    return str(given).replace("\0", "")[:256]
+def _unread(rows: Rows, up: Uplinked, index: int, bad: BadInput) -> RejectedRow:
+    """Return what a gateway's source delivered, in the place of the report about it."""
+    row = replace(row_at(rows, up, index), payload=bad.given)
+    return RejectedRow(index=index, row=row, code=bad.code, detail=bad.detail)
 
 
 def _payload(rows: Rows, up: Uplinked, index: int) -> Any:  # noqa: ANN401  any CBOR

@@ -13,12 +13,15 @@ from cloud.metering.dead_letters import DeadLetter, RejectedRow
 from cloud.metering.figures import counted
 from cloud.metering.model import Rejection
 from cloud.metering.recording import Source
+from cloud.metering.reports import INPUT_CODES
 from cloud.metering.store import GatewayUnknown
 from cloud.metering.worker import Connection, Worker
 from decoders import DECODER_VERSION, uplink
-from decoders.uplink import Batch
+from decoders.uplink import Batch, RowKind
 from decoders.uplink_fields import UplinkError
 from decoders.value import value
+
+UNREAD = frozenset(f"input_{code}" for code in INPUT_CODES)
 
 
 @value
@@ -59,6 +62,12 @@ class Replaying:
 
     def _row(self, connection: Connection, letter: DeadLetter) -> Replayed:
         assert letter.row is not None
+        if letter.row.kind == RowKind.REPORT and letter.code in UNREAD:
+            return Replayed(
+                dead_letter_key=letter.dead_letter_key,
+                code=letter.code,
+                detail="what a gateway's source delivered has nothing that could be taken in",
+            )
         assert letter.batch_key is not None
         assert letter.batch_row is not None
         gateway = store.gateway_of(connection, letter.topic_gateway)
