@@ -12,10 +12,14 @@ from cloud import app, events_cli, serve
 from cloud.kernel import cli as kernel_cli
 from cloud.kernel import config, console
 from cloud.kernel.auth import cli as auth_cli
+from cloud.kernel.command_line import Parser, UsageWrong
 from cloud.kernel.db import MigrationChanged, SchemaIsNewer
 from cloud.kernel.keyvault import UnwrapRefused
+from cloud.kernel.platform import Platform
 from cloud.kernel.postgres_errors import ServerError
+from cloud.kernel.problems import Problem
 from cloud.metering import cli as metering_cli
+from cloud.metering.service import Metering
 
 DESCRIPTION = """\
 AquaCIS: from the radio telegram of a meter to the reading on the screen.
@@ -37,9 +41,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code (see `aquacis --help`)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given  # before or after the subcommand: people try both
-    parsed = parser().parse_args([word for word in given if word != "--json"])
+    parsed = argparse.Namespace(json=as_json)
+    try:
+        parser().parse_args([word for word in given if word != "--json"], namespace=parsed)
+    except UsageWrong as wrong:
+        if not as_json:
+            print(wrong.usage, file=sys.stderr)
+        console.complain(parsed, code=wrong.code, message=str(wrong))
+        return wrong.exit_code
     parsed.json = as_json
     parsed.open_platform = lambda: app.open_platform(console.settings())
+    parsed.seal_again = {"meter_keys": seal_meter_keys_again}
+    return run(parsed)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Run the command that was parsed; return its exit code."""
     try:
         return int(parsed.run(parsed))
     except config.ConfigurationInvalid as invalid:
@@ -57,7 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exit_code
 
 
+def seal_meter_keys_again(platform: Platform) -> int:
+    """Wrap the meters' radio keys under the newest key; return how many were not yet."""
+    with Metering.on(platform) as metering:
+        return metering.rewrap_keys()
+
+
 EXPECTED = (
+    Problem,
     console.CommandFailed,
     ServerError,
     psycopg.OperationalError,
@@ -71,6 +95,8 @@ def told(error: Exception) -> tuple[int, str, str]:
     """Return exit code, code and Spanish words of an error that an operator can mend."""
     if isinstance(error, console.CommandFailed):
         return error.exit_code, error.code, str(error)
+    if isinstance(error, Problem):  # an argument that the API would refuse too
+        return console.USAGE, error.kind.code, error.detail or error.kind.title
     if isinstance(error, ServerError):
         return console.UNAVAILABLE, error.code, error.spanish
     if isinstance(error, psycopg.OperationalError):
@@ -83,9 +109,9 @@ def told(error: Exception) -> tuple[int, str, str]:
     return console.CONFIG, "schema_differs", message
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of all commands that this installation has."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="aquacis",
         description=DESCRIPTION,
         epilog=EXAMPLES + console.EXIT_CODES,

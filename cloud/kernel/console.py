@@ -92,3 +92,12 @@ def complain(arguments: Namespace, *, code: str, message: str) -> None:
         print(json.dumps({"code": code, "message": message}, ensure_ascii=False), file=sys.stderr)
     else:
         print(f"aquacis: {message} [{code}]", file=sys.stderr)
+
+
+def remark(arguments: Namespace, *, code: str, message: str, **more: str) -> None:
+    """Say on stderr what goes with an answer; `more` is for programs."""
+    if arguments.json:
+        told = {"code": code, "message": message, **more}
+        print(json.dumps(told, ensure_ascii=False), file=sys.stderr)
+    else:
+        print(f"aquacis: {message}", file=sys.stderr)

@@ -129,6 +129,37 @@ def losses(connection: Connection, *, gateway_key: int) -> list[Row]:
     )
 
 
+def gateway_key_of(
+    connection: Connection, *, administrations: Sequence[str], gateway: str
+) -> int | None:
+    """Return the key of a gateway by its id."""
+    found = _rows(
+        connection,
+        """SELECT gateway_key FROM gateways
+           WHERE id = %(gateway)s AND administration = ANY (%(administrations)s)""",
+        gateway=gateway,
+        administrations=list(administrations),
+    )
+    return found[0]["gateway_key"] if found else None
+
+
+def reports(
+    connection: Connection, *, gateway_key: int, kind: str | None, before: int, limit: int
+) -> list[Row]:
+    """Return what a gateway reported of itself, the last received first, below key `before`."""
+    return _rows(
+        connection,
+        """SELECT report_key, kind, heard_at, received_at, payload FROM gateway_reports
+           WHERE gateway_key = %(gateway_key)s AND report_key < %(before)s
+             AND (%(kind)s::text IS NULL OR kind = %(kind)s)
+           ORDER BY report_key DESC LIMIT %(limit)s""",
+        gateway_key=gateway_key,
+        kind=kind,
+        before=before,
+        limit=limit,
+    )
+
+
 def flow(
     connection: Connection,
     *,

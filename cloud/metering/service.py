@@ -140,15 +140,19 @@ class Metering:
         """Try a dead letter again as it came in. Raises dead_letters.DeadLetterUnknown."""
         return self._replaying.replay(dead_letter_key)
 
-    def dismiss(self, dead_letter_key: int) -> None:
-        """Set a dead letter aside for good; its bytes stay. Raises DeadLetterUnknown."""
+    def dismiss(self, dead_letter_key: int) -> str:
+        """Set a dead letter aside for good; its bytes stay. Returns its state: one that was closed
+        before stays what it was. Raises DeadLetterUnknown.
+        """
         connection = self._worker.connection()
         with connection.transaction():
-            dead_letters.letter(connection, dead_letter_key, blobs=self._blobs)
-            dead_letters.settle(
-                connection, dead_letter_key, state="dismissed", now_us=self._clock()
-            )
+            letter = dead_letters.letter(connection, dead_letter_key, blobs=self._blobs)
+            state = letter.state
+            if state == "open":
+                state = "dismissed"
+                dead_letters.settle(connection, dead_letter_key, state=state, now_us=self._clock())
         connection.commit()
+        return state
 
     def register_gateways(self, gateways: Sequence[GatewayConfig]) -> None:
         """Register the configured gateways."""

@@ -209,3 +209,13 @@ def loss(row: Row) -> Row:
         "to": instant(row["to_at"]),
         "reported_at": instant(row["reported_at"]),
     }
+
+
+def report(row: Row) -> Row:
+    return {
+        "id": row["report_key"],
+        "kind": row["kind"],
+        "heard_at": instant(row["heard_at"]),
+        "received_at": instant(row["received_at"]),
+        "says": {name: held for name, held in row["payload"].items() if name != "kind"},
+    }

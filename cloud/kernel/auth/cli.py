@@ -23,7 +23,7 @@ from cloud.kernel.clock import SystemClock
 from cloud.kernel.config import Settings
 from cloud.kernel.db import KERNEL, Connection, Database
 from cloud.kernel.keyvault import open_vault
-from cloud.kernel.platform import open_server
+from cloud.kernel.platform import Platform, open_server
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -66,7 +66,7 @@ def add_commands(commands: Commands) -> None:
     signing = keys.add_parser("rotate-signing", help="sign tokens with a new key from now on")
     signing.set_defaults(run=rotate_signing)
     sealing = keys.add_parser(
-        "rotate-sealing", help="seal with a new key-encryption key; signing keys are sealed again"
+        "rotate-sealing", help="seal with a new key; signing keys and meters' keys are sealed again"
     )
     sealing.set_defaults(run=rotate_sealing)
 
@@ -140,12 +140,20 @@ def rotate_signing(arguments: argparse.Namespace) -> int:
 
 
 def rotate_sealing(arguments: argparse.Namespace) -> int:
-    settings = console.settings()
-    vault = open_vault(settings)
-    with _kernel(settings) as connection:
-        version = vault.rotate()
-        rewrapped = rewrap_keys(connection, vault)
-    console.answer(arguments, {"version": version, "signing_keys": rewrapped})
+    """Seal with a new key; seal again what is sealed, here and in the contexts (`seal_again`).
+
+    Stopped half-way, nothing is lost: the old key still opens, and asking again seals the rest.
+    """
+    platform: Platform = arguments.open_platform()
+    try:
+        version = platform.vault.rotate()
+        with platform.pool("kernel").connection() as connection:
+            sealed = {"signing_keys": rewrap_keys(connection, platform.vault)}
+        for name, seal_again in arguments.seal_again.items():
+            sealed[name] = seal_again(platform)
+    finally:
+        platform.close()
+    console.answer(arguments, {"version": version, **sealed})
     return 0
 
 

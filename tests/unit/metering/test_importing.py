@@ -11,8 +11,8 @@ import pytest
 from cloud.kernel.config import Administration
 from cloud.kernel.console import CommandFailed
 from cloud.kernel.db import Database
-from cloud.metering.cli import new_meter
 from cloud.metering.importing import MeterRefused
+from cloud.metering.meters_cli import new_meter
 from cloud.metering.registry import NewMeter, clock_offset_s
 from cloud.metering.service import Metering
 from tests.heard import (

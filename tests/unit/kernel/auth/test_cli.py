@@ -124,7 +124,11 @@ def test_signing_keys_rotate_and_open_after_the_sealing_key_rotated_too(
 
     assert main(["keys", "rotate-sealing", "--json"]) == 0
 
-    assert json.loads(capsys.readouterr().out) == {"version": 2, "signing_keys": 1}
+    assert json.loads(capsys.readouterr().out) == {
+        "version": 2,
+        "signing_keys": 1,
+        "meter_keys": 0,
+    }
     assert main(["users", "token", "ana"]) == 0
 
 
