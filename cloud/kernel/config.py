@@ -16,9 +16,17 @@ from dataclasses import field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from cloud.kernel.state import state_folder
+from cloud.kernel.urls import (
+    MASK,
+    broker_address,
+    database_is_plain,
+    is_database_url,
+    passwords_in,
+    without_password,
+)
 from decoders.value import value
 
 __all__ = [
@@ -28,11 +36,11 @@ __all__ = [
     "Settings",
     "load",
     "state_folder",
+    "without_password",
 ]
 
 PREFIX = "AQUACIS_"
 UP_FILE = "up.toml"  # in the state folder; written by the sandbox
-MASK = "***"
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: the configuration does not allow to start
 CST_OFFSET_S = -6 * 3600  # Querétaro keeps UTC−6 all year (DOF 2022-10-28)
 
@@ -136,12 +144,30 @@ def load(root: Path, environ: Mapping[str, str] = MappingProxyType(os.environ)) 
             values[name] = _parsed(name, known[name], given[name])
         except (ValueError, TypeError, KeyError) as error:
             reasons.append(f"{PREFIX}{name.upper()}: {error}")
+    reasons += _take_broker_apart(values)
     if reasons:
         raise ConfigurationInvalid(sorted(reasons))
     settings = Settings(**values)
     if faults := _faults(settings):
         raise ConfigurationInvalid(faults)
     return settings
+
+
+def _take_broker_apart(values: dict[str, Any]) -> list[str]:
+    """Move credentials out of the broker's URL to their own settings; return what is wrong."""
+    if "broker_url" not in values:
+        return []
+    try:
+        address = broker_address(values["broker_url"])
+    except ValueError as error:
+        return [f"{PREFIX}BROKER_URL: {error}"]
+    reasons = []
+    for name, text in (("broker_user", address.user), ("broker_password", address.password)):
+        if text is not None and values.get(name) not in {None, text}:
+            reasons.append(f"{PREFIX}{name.upper()}: no es lo que dice {PREFIX}BROKER_URL")
+        values[name] = text or values.get(name)
+    values["broker_url"] = address.url
+    return reasons
 
 
 @value
@@ -155,11 +181,14 @@ class SandboxPart:
 
 def sandbox_parts(settings: Settings) -> tuple[SandboxPart, ...]:
     """Return every sandbox part that these settings would start with."""
+    issuer, database = settings.issuer, settings.database_url
     plain_broker = settings.broker_embedded or urlsplit(settings.broker_url).scheme != "mqtts"
     judged = (
-        (settings.local_issuer, _LOCAL_ISSUER),
+        (issuer is None, _LOCAL_ISSUER),
+        (issuer is not None and not issuer.startswith("https://"), _PLAIN_ISSUER),
         (plain_broker, _PLAIN_BROKER),
-        (settings.database_url is None, _EMBEDDED_DATABASE),
+        (database is None, _EMBEDDED_DATABASE),
+        (database is not None and database_is_plain(database), _PLAIN_DATABASE),
         (settings.kek_file is None, _INVENTED_KEY),
         (settings.clock != "system", _SIMULATED_CLOCK),
         (not settings.base_url.startswith("https://"), _PLAIN_HTTP),
@@ -172,6 +201,11 @@ _LOCAL_ISSUER = SandboxPart(
     what="emisor OIDC local",
     instead="apunte AQUACIS_ISSUER a su proveedor de identidad",
 )
+_PLAIN_ISSUER = SandboxPart(
+    code="plain_issuer",
+    what="proveedor de identidad sin cifrar",
+    instead="ponga en AQUACIS_ISSUER una dirección https://",
+)
 _PLAIN_BROKER = SandboxPart(
     code="plain_broker",
     what="broker MQTT incluido o sin cifrar",
@@ -181,6 +215,11 @@ _EMBEDDED_DATABASE = SandboxPart(
     code="embedded_database",
     what="PostgreSQL incluido",
     instead="apunte AQUACIS_DATABASE_URL a su servidor",
+)
+_PLAIN_DATABASE = SandboxPart(
+    code="plain_database",
+    what="base de datos en otra máquina sin exigir TLS",
+    instead="agregue sslmode=verify-full a AQUACIS_DATABASE_URL (al menos require)",
 )
 _INVENTED_KEY = SandboxPart(
     code="invented_key",
@@ -216,8 +255,10 @@ def shown(settings: Settings) -> dict[str, Any]:
     answer: dict[str, Any] = {}
     for each in fields(settings):
         held = getattr(settings, each.name)
-        if held is not None and each.metadata.get("secret"):
-            held = MASK if "://" not in held else without_password(held)
+        if isinstance(held, str) and "://" in held:
+            held = without_password(held)
+        elif held is not None and each.metadata.get("secret"):
+            held = MASK
         answer[each.name] = _jsonable(held)
     answer["sandbox_parts"] = [part.code for part in sandbox_parts(settings)]
     return answer
@@ -225,18 +266,13 @@ def shown(settings: Settings) -> dict[str, Any]:
 
 def secrets_of(settings: Settings) -> tuple[str, ...]:
     """Return the strings that no log may ever hold."""
-    held = [getattr(settings, f.name) for f in fields(settings) if f.metadata.get("secret")]
-    passwords = [urlsplit(text).password for text in held if text and "://" in text]
-    return tuple(text for text in [*held, *passwords] if text)
-
-
-def without_password(url: str) -> str:
-    """Return `url` with its password masked."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:{MASK}@{host}"))
+    told = {each: getattr(settings, each.name) for each in fields(settings)}
+    held = [text for each, text in told.items() if each.metadata.get("secret") and text]
+    urls = [text for text in told.values() if isinstance(text, str) and "://" in text]
+    if settings.database_url is not None:
+        urls.append(settings.database_url)  # libpq has a form that is no URL
+    passwords = [password for url in urls for password in passwords_in(url)]
+    return tuple(dict.fromkeys([*held, *passwords]))
 
 
 def _file_of_up(state: Path) -> str | None:
@@ -321,7 +357,9 @@ def _faults(settings: Settings) -> list[str]:
             f"AQUACIS_UNKNOWN_METERS: provisional o refuse, no {settings.unknown_meters!r}"
         )
     if settings.issuer is not None and not settings.issuer.startswith(("https://", "http://")):
-        reasons.append(f"AQUACIS_ISSUER: una URL, no {settings.issuer!r}")
+        reasons.append(f"AQUACIS_ISSUER: una URL, no {without_password(settings.issuer)!r}")
+    if settings.database_url is not None and not is_database_url(settings.database_url):
+        reasons.append("AQUACIS_DATABASE_URL: postgresql://usuario:contraseña@servidor/base")
     return reasons
 
 

@@ -14,7 +14,7 @@ from cloud.kernel.config import ConfigurationInvalid
 PRODUCTION = {
     "AQUACIS_ENV": "production",
     "AQUACIS_STATE": "/var/lib/aquacis",
-    "AQUACIS_DATABASE_URL": "postgresql://aquacis:hunter2-hunter2@db.example/aquacis",
+    "AQUACIS_DATABASE_URL": "postgresql://aquacis:hunter2-hunter2@db.example/aquacis?sslmode=verify-full",
     "AQUACIS_BROKER_URL": "mqtts://broker.example:8883",
     "AQUACIS_ISSUER": "https://id.example/realms/aquacis",
     "AQUACIS_KEK_FILE": "/etc/aquacis/kek.json",
@@ -122,6 +122,129 @@ def test_secrets_are_masked_when_shown(tmp_path: Path) -> None:
     assert "postgresql://aquacis:***@db/aquacis" in shown
     for secret in ("planted-one", "planted-two", "planted-three"):
         assert secret in config.secrets_of(settings)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mqtts://u:s3cret@h:1", "mqtts://u:s3cret@h:1/", "mqtts://u:s3c%72et@h:1"],
+)
+def test_the_credentials_of_a_broker_url_are_used_and_not_shown(tmp_path: Path, url: str) -> None:
+    settings = load(tmp_path, broker_url=url)
+
+    assert (settings.broker_user, settings.broker_password) == ("u", "s3cret")
+    assert settings.broker_url == "mqtts://h:1"
+    assert "s3cret" not in json.dumps(config.shown(settings)) + repr(settings)
+    assert "s3cret" in config.secrets_of(settings)
+
+
+def test_a_broker_url_beside_its_credentials_agrees_with_them(tmp_path: Path) -> None:
+    same = load(tmp_path, broker_url="mqtt://u@h:1", broker_user="u", broker_password="p-word")
+    assert (same.broker_url, same.broker_user, same.broker_password) == (
+        "mqtt://h:1",
+        "u",
+        "p-word",
+    )
+
+    with pytest.raises(ConfigurationInvalid) as refused:
+        load(tmp_path, broker_url="mqtt://u:s3cret@h:1", broker_user="v", broker_password="p-word")
+
+    told = "\n".join(refused.value.reasons)
+    assert "AQUACIS_BROKER_USER" in told
+    assert "AQUACIS_BROKER_PASSWORD" in told
+    assert not [secret for secret in ("s3cret", "p-word") if secret in told]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://u:s3cret@h:1",
+        "u:s3cret@h:1",
+        "mqtt://u:s3cret@h:eighty",
+        "mqtt://u:s3cret@",
+        "mqtt://h:1/s3cret",
+        "mqtt://h:1?s3cret",
+        "mqtt://u:s3cret@[h",
+    ],
+)
+def test_a_malformed_broker_url_is_refused_without_showing_it(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigurationInvalid, match="AQUACIS_BROKER_URL: mqtt://") as refused:
+        load(tmp_path, broker_url=url)
+
+    assert "s3c" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("issuer", "https://u:s3cret@id.example/realms/aquacis"),
+        ("public_url", "https://u:s3cret@agua.example"),
+        ("database_url", "postgresql://u:s3cret@db.example/aquacis"),
+        ("database_url", "postgresql://u@db.example/aquacis?sslmode=require&password=s3cret"),
+        ("database_url", "host=db.example user=u password='s3cret'"),
+    ],
+)
+def test_the_password_in_any_url_is_masked(tmp_path: Path, name: str, url: str) -> None:
+    settings = load(tmp_path, **{name: url})
+
+    assert "s3cret" not in json.dumps(config.shown(settings))
+    assert "s3cret" in config.secrets_of(settings)
+
+
+def test_a_database_url_that_is_none_is_refused_without_showing_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationInvalid, match="AQUACIS_DATABASE_URL: postgresql") as refused:
+        load(tmp_path, database_url="s3cret")
+
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "url", "part"),
+    [
+        ("AQUACIS_ISSUER", "http://id.example/realms/aquacis", "plain_issuer"),
+        ("AQUACIS_DATABASE_URL", "postgresql://u:p@db.example/aquacis", "plain_database"),
+        ("AQUACIS_DATABASE_URL", "postgresql://u:p@db/a?sslmode=prefer", "plain_database"),
+        ("AQUACIS_DATABASE_URL", "host=127.0.0.1,db.example user=u", "plain_database"),
+        ("AQUACIS_DATABASE_URL", "host=localhost hostaddr=10.0.0.1", "plain_database"),
+        ("AQUACIS_DATABASE_URL", "postgresql://u:p@10.0.0.1/a", "plain_database"),
+        ("AQUACIS_BROKER_URL", "mqtt://broker.example:1883", "plain_broker"),
+    ],
+)
+def test_production_refuses_what_is_not_encrypted(
+    tmp_path: Path, variable: str, url: str, part: str
+) -> None:
+    with pytest.raises(ConfigurationInvalid) as refused:
+        config.refuse_sandbox(config.load(tmp_path, {**PRODUCTION, variable: url}))
+
+    (reason,) = refused.value.reasons
+    assert part in reason
+    assert variable in reason
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p@db.example/aquacis?sslmode=require",
+        "postgresql://u:p@127.0.0.1:5432/aquacis",
+        "postgresql://u:p@[::1]/aquacis",
+        "postgresql://u:p@localhost/aquacis",
+        "postgresql:///aquacis?host=/run/postgresql",
+        "dbname=aquacis",
+    ],
+)
+def test_a_database_on_this_machine_or_with_tls_is_fit_for_production(
+    tmp_path: Path, url: str
+) -> None:
+    config.refuse_sandbox(config.load(tmp_path, {**PRODUCTION, "AQUACIS_DATABASE_URL": url}))
+
+
+def test_production_s_database_is_where_libpq_will_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config.load(tmp_path, {**PRODUCTION, "AQUACIS_DATABASE_URL": "dbname=aquacis"})
+    monkeypatch.setenv("PGHOST", "db.example")
+
+    with pytest.raises(ConfigurationInvalid, match="plain_database"):
+        config.refuse_sandbox(settings)
 
 
 def test_production_starts_without_a_sandbox_part(tmp_path: Path) -> None:
