@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from field_sim.soak import clocks, kills, reflash, restore
+from field_sim.soak import clocks, kills, mutate, reflash, restore
 from field_sim.soak.stage import SoakFailed
 from field_sim.soak.truth import Verdict
 
@@ -20,6 +20,7 @@ Soak = Callable[..., Verdict]
 SOAKS: Mapping[str, tuple[Soak, int, str]] = {
     "kills": (kills.run, 20, "kills"),
     "clocks": (clocks.run, clocks.HOURS, "hours of telegrams"),
+    "mutate": (mutate.run, mutate.INPUTS, "inputs"),
     "reflash": (reflash.run, reflash.HOURS, "hours of telegrams"),
     "restore": (restore.run, restore.HOURS, "hours of telegrams"),
 }
@@ -29,6 +30,7 @@ Runs the real platform roughly and counts what became of every telegram.
 
   kills     agents and cloud killed (kill -9) at random points with live traffic
   clocks    two gateways 40 minutes apart hear the same meters
+  mutate    damaged and made-up frames for the decoders: each answers or refuses, at once
   reflash   an agent's outbox is deleted, once with a backlog in it
   restore   the database is put back; gateways send again
 
