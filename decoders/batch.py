@@ -160,6 +160,11 @@ class _Rows:
         sealed = (self.flags & RowFlag.ALREADY_DECRYPTED) == 0
         return np.flatnonzero((self.kind == RowKind.WMBUS) & sealed)
 
+    def network_integrity(self, frames: Int64s) -> Int16s:
+        """What is known of LoRaWAN frames: their MIC, where a network server says it checked it."""
+        checked = (self.flags[frames] & RowFlag.NETWORK_CHECKED) != 0
+        return np.where(checked, Integrity.MAC, Integrity.NONE).astype(np.int16)
+
     def payload_of(self, frame: int) -> bytes:
         start = int(self.start[frame])
         return self.bytes[start : start + int(self.length[frame])]
@@ -240,7 +245,7 @@ class _Result:
 def _add_swept(result: _Result, rows: _Rows, swept: Swept) -> None:
     frames = swept.frames
     result.counter[frames] = rows.counter[frames]
-    result.integrity[frames] = Integrity.MAC
+    result.integrity[frames] = rows.network_integrity(frames)
     result.register_l[frames] = swept.litres[:, 0]
     result.has_register[frames] = True
     result.readings[frames] = swept.litres.shape[1]
@@ -332,7 +337,7 @@ def _lorawan(result: _Result, rows: _Rows, frame: int, payload: bytes) -> Telegr
         port=int(rows.port[frame]),
         f_cnt=int(rows.counter[frame]),
         dev_eui=dev_eui,
-        integrity=Integrity.MAC,  # an uplink row is what a network server checked and handed on
+        integrity=Integrity(int(rows.network_integrity(np.array([frame]))[0])),
     )
 
 

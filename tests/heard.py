@@ -79,6 +79,7 @@ def lorawan(
         seq=0,
         heard_at=at if heard_at is None else heard_at,
         kind=RowKind.LORAWAN,
+        flags=RowFlag.NETWORK_CHECKED,
         radio=EUI + meter,
         session=0x2600_0000 + meter,
         counter=counter,

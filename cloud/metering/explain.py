@@ -155,7 +155,7 @@ def _decoded(row: UplinkRow, *, key: bytes | None, formats: Formats) -> Telegram
             port=row.port,
             f_cnt=row.counter,
             dev_eui=row.radio,
-            integrity=Integrity.MAC,
+            integrity=(Integrity.MAC if RowFlag.NETWORK_CHECKED in row.flags else Integrity.NONE),
         )
     decrypted = RowFlag.ALREADY_DECRYPTED in row.flags
     return decode_wmbus(row.payload, key=key, formats=formats, already_decrypted=decrypted)

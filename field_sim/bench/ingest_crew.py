@@ -27,7 +27,7 @@ from decoders.encode import (
 )
 from decoders.formats import Formats
 from decoders.ids import MeterId
-from decoders.uplink import Batch, Row, RowKind
+from decoders.uplink import Batch, Row, RowFlag, RowKind
 from decoders.value import value
 
 PROCESSES = 2
@@ -144,6 +144,7 @@ class Worker:
                 seq=0,
                 heard_at=newest,
                 kind=RowKind.LORAWAN,
+                flags=RowFlag.NETWORK_CHECKED,
                 radio=_EUI + self._number * METERS + meter,
                 counter=batch,
                 port=1,

@@ -25,7 +25,7 @@ from decoders.encode import (
     session_number,
 )
 from decoders.ids import MeterId
-from decoders.uplink import Batch, Row, RowKind, encode_batch, pack_rows
+from decoders.uplink import Batch, Row, RowFlag, RowKind, encode_batch, pack_rows
 
 NOW = datetime(2026, 11, 20, 18, 20, tzinfo=UTC)  # 12:20 in Querétaro
 HOUR = timedelta(hours=1)
@@ -101,6 +101,7 @@ class Sender:
                     seq=self._seq,
                     heard_at=row.heard_at,
                     kind=row.kind,
+                    flags=row.flags,
                     payload=row.payload,
                     radio=row.radio,
                     session=row.session,
@@ -141,6 +142,7 @@ def profile(eui: int, at: int, hours_ago: int) -> Row:
         seq=0,
         heard_at=at + 2 * MINUTE_US,
         kind=RowKind.LORAWAN,
+        flags=RowFlag.NETWORK_CHECKED,
         payload=encode_lorawan_hourly(
             registers, local_us=local_us(utc_us=at, offset_s=CLOCK_OFFSET_S)
         ),

@@ -114,7 +114,9 @@ def rows_from(seed: int, count: int) -> Rows:
                 heard_at=NOON_US,
                 kind=kind,
                 payload=spoiled(chance, payload(chance, kind)),
-                flags=chance.choice([RowFlag(0)] * 9 + [RowFlag.ALREADY_DECRYPTED]),
+                flags=chance.choice(
+                    [RowFlag(0), RowFlag.NETWORK_CHECKED] * 5 + [RowFlag.ALREADY_DECRYPTED]
+                ),
                 radio=chance.choice([0x0013EA0000000001, 0x0013EA0000000002, 5]),
                 counter=chance.randrange(1 << 32),
                 port=4,
@@ -136,7 +138,9 @@ def said_one_at_a_time(rows: Rows, formats: Formats) -> list[Telegram | DecodeEr
                     port=row.port,
                     f_cnt=row.counter,
                     dev_eui=row.radio,
-                    integrity=Integrity.MAC,
+                    integrity=(
+                        Integrity.MAC if RowFlag.NETWORK_CHECKED in row.flags else Integrity.NONE
+                    ),
                 )
             else:
                 name = str(MeterId.from_wire(row.payload[2:10])) if len(row.payload) > 9 else ""

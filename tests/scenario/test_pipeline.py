@@ -14,7 +14,7 @@ from cloud.kernel.postgres_bus import PostgresBus
 from cloud.metering.service import Metering
 from cloud.operations import picture
 from decoders.encode import encode_lorawan_hourly
-from decoders.uplink import Batch, Row, RowKind, encode_batch, pack_rows
+from decoders.uplink import Batch, Row, RowFlag, RowKind, encode_batch, pack_rows
 from tests.scenario.conftest import ADMINISTRATION, Api
 
 GATEWAY = "gw-1"
@@ -43,6 +43,7 @@ def profile(seq: int, at: datetime) -> Row:
         seq=seq,
         heard_at=to_us(at),
         kind=RowKind.LORAWAN,
+        flags=RowFlag.NETWORK_CHECKED,
         radio=0x0013EA0000000001,
         counter=seq,
         port=2,

@@ -60,6 +60,7 @@ def lorawan_rows(first_seq: int) -> list[Row]:
             seq=first_seq + index,
             heard_at=to_us(own_hour(index)),
             kind=RowKind.LORAWAN,
+            flags=RowFlag.NETWORK_CHECKED,
             radio=PRIVATE_EUI + index,
             counter=index,
             port=vector["port"],

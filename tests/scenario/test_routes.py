@@ -35,7 +35,7 @@ from cloud.kernel.platform import Platform
 from cloud.metering.registry import NewMeter
 from cloud.metering.service import Metering
 from decoders.encode import encode_lorawan_hourly
-from decoders.uplink import Batch, Row, RowKind, encode_batch, pack_rows
+from decoders.uplink import Batch, Row, RowFlag, RowKind, encode_batch, pack_rows
 from decoders.value import value
 
 OWN, FOREIGN = "queretaro", "corregidora"
@@ -60,8 +60,10 @@ ALLOWED: dict[str, frozenset[Role]] = {
     "/api/v1/explain/reading": LOOKS,
     "/api/v1/gateways": OPERATES,
     "/api/v1/gateways/{gateway}/hours": OPERATES,
+    "/api/v1/gateways/{gateway}/reports": OPERATES,
     "/api/v1/dead-letters": OPERATES,
     "/api/v1/dead-letters/{dead_letter_key}/replay": OPERATES,
+    "/api/v1/dead-letters/{dead_letter_key}/dismiss": OPERATES,
     "/api/v1/pipeline": OPERATES | {Role.SUPERVISOR},
 }
 FOR_EVERYBODY = {
@@ -233,7 +235,8 @@ def _batch(gateway: str, eui: int, number: int) -> bytes:
         "litres": 288,
         "state": "open",
     }
-    row = Row(seq=1, heard_at=to_us(HOUR), kind=RowKind.LORAWAN, payload=hourly)
+    flags = RowFlag.NETWORK_CHECKED
+    row = Row(seq=1, heard_at=to_us(HOUR), kind=RowKind.LORAWAN, flags=flags, payload=hourly)
     rows = (
         replace(row, radio=eui, counter=7, port=PORT),
         replace(row, seq=2, kind=RowKind.ANOMALY, payload=cbor2.dumps(anomaly)),

@@ -20,7 +20,7 @@ from cloud.kernel.db import Database
 from cloud.kernel.platform import Platform
 from cloud.metering.service import Metering
 from decoders.encode import encode_lorawan_hourly
-from decoders.uplink import Batch, Row, RowKind, encode_batch, pack_rows
+from decoders.uplink import Batch, Row, RowFlag, RowKind, encode_batch, pack_rows
 
 HOUR = datetime(2026, 11, 20, 18, tzinfo=UTC)
 FIRST = """
@@ -60,6 +60,7 @@ def hear(platform: Platform, gateway: str, eui: int, *, offset_s: int) -> None:
         seq=1,
         heard_at=to_us(HOUR),
         kind=RowKind.LORAWAN,
+        flags=RowFlag.NETWORK_CHECKED,
         payload=encode_lorawan_hourly([1_000, 990], local_us=local_us),
         radio=eui,
         port=2,
