@@ -61,7 +61,7 @@ class FileClock:
         if time.monotonic() - self._checked_s >= CHECK_EACH_S:
             self._reload()
         wall_us = time.time_ns() // 1000
-        return self._sim_us + int((wall_us - self._wall_us) * self._speed)
+        return self._sim_us + round((wall_us - self._wall_us) * self._speed)
 
     def _reload(self) -> None:
         self._checked_s = time.monotonic()
