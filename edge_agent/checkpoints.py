@@ -34,7 +34,7 @@ class Checkpoints:
     ) -> dict[str, bytes]:
         """Return the memory of the named meters, the new layouts, and what else has changed."""
         known = state.meters
-        named = {METER + n: memory.pack(known[n]) for n in meters if n in known}
+        named = {METER + n: known.packed(n) for n in meters if n in known}
         named |= {LAYOUT + layout.hex(): layout for layout in layouts}
         return named | self._changed(state)
 

@@ -1,8 +1,14 @@
-"""What is remembered of one meter between its frames, and how a restart gets it back. Pure."""
+"""What is remembered of one meter between its frames, and how a restart gets it back. Pure.
+
+A gateway hears thousands of meters with little memory of its own, so each one's is kept as the
+bytes of its checkpoint, a sixth of what the same takes as objects.
+"""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, MutableMapping
+from dataclasses import replace
 from typing import Final
 
 from decoders.value import value
@@ -11,7 +17,10 @@ from edge_agent import leaks
 
 @value
 class Meter:
-    """What is remembered of one meter. Hours and days are numbered as in `cloud_clock`."""
+    """What is remembered of one meter. Hours and days are numbered as in `cloud_clock`.
+
+    extremes   of the day: (place in `reduction.EXTREME_FIELDS`, least, most)
+    """
 
     hour: int = -1  # of the newest stored telegram with a register
     bare_hour: int = -1  # … and without one
@@ -19,7 +28,7 @@ class Meter:
     counter: int = 0  # LoRaWAN: of the uplink that fed the rules last
     session: int = 0
     day: int = -1
-    extremes: tuple[tuple[float, float] | None, ...] = ()
+    extremes: tuple[tuple[int, float, float], ...] = ()
     extreme_rows: int = 0
     flow: leaks.Flow | None = None
 
@@ -27,44 +36,83 @@ class Meter:
 NEW_METER: Final = Meter()
 
 
+class Meters(MutableMapping[str, Meter]):
+    """The memory of all meters by natural id, oldest first; a meter comes out as it went in."""
+
+    def __init__(self) -> None:
+        self._packed: dict[str, bytes] = {}
+
+    def __getitem__(self, name: str) -> Meter:
+        meter = unpack(self._packed[name])
+        assert meter is not None
+        return meter
+
+    def __setitem__(self, name: str, meter: Meter) -> None:
+        self._packed[name] = pack(meter)
+
+    def __delitem__(self, name: str) -> None:
+        del self._packed[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._packed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def packed(self, name: str) -> bytes:
+        """Return a meter's checkpoint. Raises KeyError."""
+        return self._packed[name]
+
+
 def with_flow(meter: Meter, flow: leaks.Flow) -> Meter:
     """Return `meter` with what the leak rules remember now."""
-    return Meter(
-        hour=meter.hour,
-        bare_hour=meter.bare_hour,
-        info_code=meter.info_code,
-        counter=meter.counter,
-        session=meter.session,
-        day=meter.day,
-        extremes=meter.extremes,
-        extreme_rows=meter.extreme_rows,
-        flow=flow,
-    )
+    return replace(meter, flow=flow)
 
 
-_MEMORY: Final = struct.Struct("<BqqqII")
-_MEMORY_VERSION: Final = 1
+# version, hour, bare_hour, info_code, counter, session, day, extreme_rows, how many extremes;
+# then the extremes, then the flow
+_MEMORY: Final = struct.Struct("<BqqqIIqBB")
+_EXTREME: Final = struct.Struct("<Bdd")
+_MEMORY_1: Final = struct.Struct("<BqqqII")  # of version 1, which forgot the day's extremes
+_MEMORY_VERSION: Final = 2
 
 
 def pack(meter: Meter) -> bytes:
-    """Return what a restart must not forget of a meter. The day's extremes may start afresh."""
+    """Return what is remembered of a meter as bytes for a checkpoint."""
     head = _MEMORY.pack(
         *(_MEMORY_VERSION, meter.hour, meter.bare_hour, meter.info_code),
-        *(meter.counter, meter.session),
+        *(meter.counter, meter.session, meter.day, meter.extreme_rows, len(meter.extremes)),
     )
-    return head + (leaks.pack(meter.flow) if meter.flow is not None else b"")
+    extremes = b"".join([_EXTREME.pack(*extreme) for extreme in meter.extremes])
+    return head + extremes + (leaks.pack(meter.flow) if meter.flow is not None else b"")
 
 
 def unpack(packed: bytes) -> Meter | None:
-    """Read what `pack` wrote; None where another version did."""
-    if len(packed) < _MEMORY.size or packed[0] != _MEMORY_VERSION:
+    """Read what `pack` wrote, in this version or an earlier one; None where another did."""
+    if len(packed) >= _MEMORY_1.size and packed[0] == 1:
+        _, hour, bare_hour, info_code, counter, session = _MEMORY_1.unpack_from(packed)
+        day, extreme_rows, extremes_end = -1, 0, _MEMORY_1.size
+        extremes: tuple[tuple[int, float, float], ...] = ()
+    elif len(packed) >= _MEMORY.size and packed[0] == _MEMORY_VERSION:
+        _, hour, bare_hour, info_code, counter, session, *rest = _MEMORY.unpack_from(packed)
+        day, extreme_rows, count = rest
+        extremes_end = _MEMORY.size + count * _EXTREME.size
+        if len(packed) < extremes_end:
+            return None
+        extremes = tuple(_EXTREME.iter_unpack(packed[_MEMORY.size : extremes_end]))
+    else:
         return None
-    _, hour, bare_hour, info_code, counter, session = _MEMORY.unpack_from(packed)
     return Meter(
         hour=hour,
         bare_hour=bare_hour,
         info_code=info_code,
         counter=counter,
         session=session,
-        flow=leaks.unpack(packed[_MEMORY.size :]),
+        day=day,
+        extremes=extremes,
+        extreme_rows=extreme_rows,
+        flow=leaks.unpack(packed[extremes_end:]),
     )

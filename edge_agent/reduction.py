@@ -38,18 +38,28 @@ from edge_agent.inputs import (
     SourceChanged,
     Store,
 )
-from edge_agent.memory import NEW_METER, Meter, with_flow
+from edge_agent.memory import NEW_METER, Meter, Meters, with_flow
 from edge_agent.outbox import Draft
 
 HOUR_US: Final = leaks.HOUR_US
 
-MAX_METERS: Final = 20_000  # five times what a gateway hears; about 1 KB each
+MAX_METERS: Final = 20_000  # five times what a gateway hears; about 0.5 KB each
 MAX_STRANGERS: Final = 4096  # meters whose keys we lack, heard this hour
 RECENT_UPLINKS: Final = 8192  # about 2 MB; an hour of 4,000 meters heard twice
 EXTREMES_PER_DAY: Final = 24  # rows for each meter: running extremes settle within a morning
 REPORT_TEXT_BYTES: Final = 512  # of a bad line, in its report
 
-EXTREME_FIELDS: Final = ("flow_m3h", "flow_temperature_c", "external_temperature_c")
+# As drivers name them. Places are in checkpoints: add at the end.
+EXTREME_FIELDS: Final = (
+    "flow_m3h",
+    "flow_temperature_c",
+    "min_flow_temperature_c",
+    "max_flow_temperature_c",
+    "min_external_temperature_last_month_c",
+    "min_external_temperature_last_day_c",
+    "max_external_temperature_c",
+    "average_external_temperature_last_day_c",
+)
 
 Effect = Store | Settle | Forget
 
@@ -76,7 +86,7 @@ class State:
 
     policy: Policy
     clock: CloudClock = UNKNOWN
-    meters: dict[str, Meter] = field(default_factory=dict)
+    meters: Meters = field(default_factory=Meters)
     formats: Formats = field(default_factory=known_formats)
     recent: dict[tuple[int, int, int, bytes], None] = field(default_factory=dict)
     caps: Caps = field(default_factory=Caps)
@@ -215,24 +225,18 @@ def _judged(
 
 def _extremes(
     meter: Meter, telegram: Telegram, day: int
-) -> tuple[int, tuple[tuple[float, float] | None, ...], bool]:
+) -> tuple[int, tuple[tuple[int, float, float], ...], bool]:
     """Widen the day's extremes; say whether an earlier one of the same day was passed."""
-    before = meter.extremes if day == meter.day else ()
-    after: list[tuple[float, float] | None] = []
+    known = {place: (least, most) for place, least, most in meter.extremes if day == meter.day}
     passed = False
-    for i, name in enumerate(EXTREME_FIELDS):
-        known = before[i] if before else None
+    for place, name in enumerate(EXTREME_FIELDS):
         given = telegram.fields.get(name)
-        if not isinstance(given, (int, Decimal)):
-            after.append(known)
-            continue
-        now = float(given)
-        if known is None:
-            after.append((now, now))
-        else:
-            passed = passed or not known[0] <= now <= known[1]
-            after.append((min(known[0], now), max(known[1], now)))
-    return day, tuple(after), passed
+        if isinstance(given, (int, Decimal)):
+            now = float(given)
+            least, most = known.get(place, (now, now))
+            passed = passed or not least <= now <= most
+            known[place] = (min(least, now), max(most, now))
+    return day, tuple((place, *bounds) for place, bounds in known.items()), passed
 
 
 def _lorawan(state: State, frame: Heard, now: Now) -> tuple[Effect, ...]:

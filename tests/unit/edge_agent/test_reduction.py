@@ -10,6 +10,7 @@ import cbor2
 import pytest
 
 from decoders.decode import decode_lorawan
+from decoders.drivers.registry import DRIVERS
 from decoders.encode import (
     encode_lorawan_hourly,
     encode_wmbus,
@@ -147,6 +148,20 @@ def test_every_daily_extreme_is_stored_until_the_day_has_had_its_share() -> None
     assert [row.flags for row in warmer] == [RowFlag.DAILY_EXTREME]
     assert back == []
     assert sum(map(len, more)) == reduction.EXTREMES_PER_DAY - 1
+
+
+def test_every_field_whose_extremes_are_kept_is_one_that_a_wmbus_driver_names() -> None:
+    named = {field.into for driver in DRIVERS if driver.matches for field in driver.fields}
+
+    assert set(reduction.EXTREME_FIELDS) <= named
+
+
+def test_a_cold_night_is_a_daily_extreme() -> None:
+    bench = Bench()
+    bench.tell(telegram(total_l=1, water_c=15))
+    colder = heard(kamstrup_flowiq_records(total_l=1, water_c=(15, 9)), at=NOON + 1)
+
+    assert [row.flags for row in bench.tell(colder)] == [RowFlag.DAILY_EXTREME]
 
 
 def test_the_telegram_that_teaches_a_layout_is_stored_for_the_cloud_to_learn_it_too() -> None:
@@ -393,6 +408,28 @@ def test_a_restart_remembers_the_hour_the_alarm_word_and_the_flow() -> None:
     assert after.tell(telegram(total_l=1000, at=NOON + STEP_US, info_code=4)) == []
     assert len(after.tell(telegram(total_l=1000, at=NOON + 2 * STEP_US, info_code=0))) == 1
     assert memory.unpack(b"\x00") is None
+
+
+def test_the_days_extremes_survive_a_restart() -> None:
+    bench, after = Bench(), Bench()
+    bench.tell(telegram(total_l=1, water_c=15))
+    bench.tell(telegram(total_l=1, at=NOON + 1, water_c=20))
+    kept = memory.unpack(memory.pack(bench.state.reduction.meters["KAW-53885758"]))
+    assert kept is not None
+    after.state.reduction.meters["KAW-53885758"] = kept
+
+    assert after.tell(telegram(total_l=1, at=NOON + 2, water_c=18)) == []
+    assert len(after.tell(telegram(total_l=1, at=NOON + 3, water_c=21))) == 1
+    assert kept.extreme_rows == 1
+    assert memory.unpack(memory.pack(kept)[:60]) is None
+
+
+def test_an_upgrade_of_the_agent_keeps_what_version_1_remembered() -> None:
+    written = "013c83070000000000ffffffffffffffff04000000000000000700000009000000"
+
+    kept = memory.unpack(bytes.fromhex(written))
+
+    assert kept == memory.Meter(hour=492_348, info_code=4, counter=7, session=9)
 
 
 def test_a_checkpoint_of_the_caps_that_is_none_starts_afresh() -> None:
