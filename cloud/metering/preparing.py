@@ -126,12 +126,7 @@ def prepare(
     )
     known = Known.of(decoded.names, meters)
     readings, code = _readings(
-        decoded,
-        known,
-        heard_at=heard_at,
-        when=when,
-        trusted=offset.trusted,
-        received_at=received_at,
+        decoded, known, heard_at, when, trusted=offset.trusted, received_at=received_at
     )
     wanted = (decoded.row >= taken.start) & (decoded.row < taken.stop)
     good = wanted & (code == "")
@@ -189,9 +184,9 @@ def row_at(rows: Rows, up: Uplinked, index: int) -> Row:
 def _readings(
     decoded: Decoded,
     known: Known,
-    *,
     heard_at: Int64s,
     when: Int16s,
+    *,
     trusted: bool,
     received_at: int,
 ) -> tuple[Readings, np.typing.NDArray[Any]]:
