@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query
 
 from cloud.kernel.auth import Principal, Role, require
 from cloud.kernel.paging import PageQuery, page
@@ -21,7 +21,7 @@ from cloud.metering.asked import (
     time_range,
     zoned,
 )
-from cloud.metering.csv_answer import wants_csv, written
+from cloud.metering.csv_answer import AnswerForm
 from cloud.metering.explain import explain_reading, frame_fields
 from cloud.metering.intervals import Point, hourly, local_day
 from cloud.metering.network_api import router as network_router
@@ -46,7 +46,7 @@ def list_meters(
     *,
     principal: Reader,
     platform: OpenPlatform,
-    request: Request,
+    form: AnswerForm,
     wanted: PageQuery,
     q: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Any:  # noqa: ANN401  JSON or CSV
@@ -60,11 +60,12 @@ def list_meters(
             limit=wanted.rows,
         )
     answer = page(rows, wanted, key=lambda row: [row["meter_key"]], item=shapes.meter)
-    return written(answer) if wants_csv(request) else answer
+    return form.written(answer)
 
 
 @router.get("/meters/{meter_key}")
 def one_meter(principal: Reader, platform: OpenPlatform, meter_key: Key) -> Any:  # noqa: ANN401
+    """One meter: its names, its newest register, its open alerts."""
     with platform.pool(CONTEXT).connection() as connection:
         return shapes.meter(_meter(connection, principal, meter_key))
 
@@ -74,7 +75,7 @@ def meter_readings(
     *,
     principal: Reader,
     platform: OpenPlatform,
-    request: Request,
+    form: AnswerForm,
     wanted: PageQuery,
     meter_key: Key,
     resolution: Literal["native", "hourly", "daily"] = "native",
@@ -97,7 +98,7 @@ def meter_readings(
             answer = _hours(connection, meter_key, full_hour(begin), full_hour(end))
         else:
             answer = _native(connection, meter_key, wanted, begin, end)
-    return written(answer) if wants_csv(request) else answer
+    return form.written(answer)
 
 
 def _hours(
@@ -128,7 +129,7 @@ def meter_frames(
     *,
     principal: Looker,
     platform: OpenPlatform,
-    request: Request,
+    form: AnswerForm,
     wanted: PageQuery,
     meter_key: Key,
 ) -> Any:  # noqa: ANN401  JSON or CSV
@@ -149,16 +150,23 @@ def meter_frames(
         key=lambda row: [row["last_heard_at"].isoformat(), row["frame"].hex()],
         item=lambda row: shapes.frame(known[row["frame"]]),
     )
-    return written(answer) if wants_csv(request) else answer
+    return form.written(answer)
 
 
 @router.get("/meters/{meter_key}/alerts")
 def meter_alerts(
-    *, principal: Looker, platform: OpenPlatform, wanted: PageQuery, meter_key: Key
-) -> Any:  # noqa: ANN401  JSON
+    *,
+    principal: Looker,
+    platform: OpenPlatform,
+    form: AnswerForm,
+    wanted: PageQuery,
+    meter_key: Key,
+) -> Any:  # noqa: ANN401  JSON or CSV
+    """Alerts of a meter, newest first."""
     with platform.pool(CONTEXT).connection() as connection:
         _meter(connection, principal, meter_key)
-        return _alerts(connection, principal, wanted, state=None, meter_key=meter_key)
+        answer = _alerts(connection, principal, wanted, state=None, meter_key=meter_key)
+    return form.written(answer)
 
 
 @router.get("/frames/{frame_hash}")
@@ -178,14 +186,14 @@ def list_alerts(
     *,
     principal: Looker,
     platform: OpenPlatform,
-    request: Request,
+    form: AnswerForm,
     wanted: PageQuery,
     state: Literal["open", "closed"] | None = None,
 ) -> Any:  # noqa: ANN401  JSON or CSV
     """Alerts, newest first."""
     with platform.pool(CONTEXT).connection() as connection:
         answer = _alerts(connection, principal, wanted, state=state, meter_key=None)
-    return written(answer) if wants_csv(request) else answer
+    return form.written(answer)
 
 
 @router.get("/explain/reading")

@@ -5,34 +5,37 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query
 
 from cloud.kernel.auth import Principal, Role, require
 from cloud.kernel.paging import PageQuery, page
 from cloud.kernel.platform import Platform
-from cloud.kernel.problems import NOT_FOUND, Problem
+from cloud.kernel.problems import NOT_FOUND, Problem, problem_type
 from cloud.kernel.web import OpenPlatform
 from cloud.metering import network_views, shapes, views
 from cloud.metering.asked import BIGINT_MAX, cursor_key, time_range
-from cloud.metering.csv_answer import wants_csv, written
+from cloud.metering.csv_answer import AnswerForm
 from cloud.metering.network_views import HOURS_SHOWN, full_hour
 from cloud.metering.service import Metering
 
 CONTEXT = "metering"
 
+DEAD_LETTER_CLOSED = problem_type("dead_letter_closed", 409, "El rechazo ya se aceptó")
+
 router = APIRouter(tags=["network"])  # joined to metering's in `api.py`
 
 Operator = Annotated[Principal, Depends(require(Role.NETWORK, Role.ADMIN))]
 Key = Annotated[int, Path(ge=1, le=BIGINT_MAX)]
+GatewayId = Annotated[str, Path(pattern=r"^[a-z0-9-]{1,32}$")]
 
 
 @router.get("/gateways")
-def list_gateways(principal: Operator, platform: OpenPlatform, request: Request) -> Any:  # noqa: ANN401
+def list_gateways(principal: Operator, platform: OpenPlatform, form: AnswerForm) -> Any:  # noqa: ANN401
     """Gateways with what was expected and received in each of the last 24 full hours."""
     items = gateway_items(platform, principal)
-    if wants_csv(request):
-        return written({"items": [{k: v for k, v in i.items() if k != "hours"} for i in items]})
-    return {"items": items, "next": None}
+    if form.is_csv:
+        items = [{name: held for name, held in i.items() if name != "hours"} for i in items]
+    return form.written({"items": items, "next": None})
 
 
 def gateway_items(platform: Platform, principal: Principal) -> list[dict[str, Any]]:
@@ -57,8 +60,8 @@ def one_gateway_hours(
     *,
     principal: Operator,
     platform: OpenPlatform,
-    request: Request,
-    gateway: Annotated[str, Path(pattern=r"^[a-z0-9-]{1,32}$")],
+    form: AnswerForm,
+    gateway: GatewayId,
     from_at: Annotated[datetime | None, Query(alias="from")] = None,
     to_at: Annotated[datetime | None, Query(alias="to")] = None,
 ) -> Any:  # noqa: ANN401  JSON or CSV
@@ -82,7 +85,34 @@ def one_gateway_hours(
         "next": None,
         "losses": [shapes.loss(row) for row in lost],
     }
-    return written(answer) if wants_csv(request) else answer
+    return form.written(answer)
+
+
+@router.get("/gateways/{gateway}/reports")
+def gateway_reports(
+    *,
+    principal: Operator,
+    platform: OpenPlatform,
+    form: AnswerForm,
+    wanted: PageQuery,
+    gateway: GatewayId,
+    kind: Annotated[str | None, Query(max_length=64)] = None,
+) -> Any:  # noqa: ANN401  JSON or CSV
+    """What a gateway reported of itself, newest first: source_down, suppressed, shed, …"""
+    with platform.pool(CONTEXT).connection() as connection:
+        gateway_key = network_views.gateway_key_of(
+            connection, administrations=principal.administrations, gateway=gateway
+        )
+        if gateway_key is None:
+            raise Problem(NOT_FOUND)
+        rows = network_views.reports(
+            connection,
+            gateway_key=gateway_key,
+            kind=kind,
+            before=cursor_key(wanted.after, first=BIGINT_MAX),
+            limit=wanted.rows,
+        )
+    return form.written(page(rows, wanted, key=lambda r: [r["report_key"]], item=shapes.report))
 
 
 @router.get("/dead-letters")
@@ -90,7 +120,7 @@ def list_dead_letters(
     *,
     principal: Operator,
     platform: OpenPlatform,
-    request: Request,
+    form: AnswerForm,
     wanted: PageQuery,
     code: Annotated[str | None, Query(max_length=64)] = None,
     state: Literal["open", "replayed", "dismissed"] | None = None,
@@ -107,7 +137,7 @@ def list_dead_letters(
             strangers=sees_all(platform, principal),
         )
     answer = page(rows, wanted, key=lambda r: [r["dead_letter_key"]], item=shapes.dead_letter)
-    return written(answer) if wants_csv(request) else answer
+    return form.written(answer)
 
 
 @router.post("/dead-letters/{dead_letter_key}/replay")
@@ -117,6 +147,19 @@ def replay_dead_letter(principal: Operator, platform: OpenPlatform, dead_letter_
         _dead_letter(connection, platform, principal, dead_letter_key)
     with Metering.on(platform) as metering:
         metering.replay(dead_letter_key)
+    with platform.pool(CONTEXT).connection() as connection:
+        return shapes.dead_letter(_dead_letter(connection, platform, principal, dead_letter_key))
+
+
+@router.post("/dead-letters/{dead_letter_key}/dismiss")
+def dismiss_dead_letter(principal: Operator, platform: OpenPlatform, dead_letter_key: Key) -> Any:  # noqa: ANN401  JSON
+    """Close a refused row or message for good; its bytes stay. One that was replayed stays so."""
+    with platform.pool(CONTEXT).connection() as connection:
+        _dead_letter(connection, platform, principal, dead_letter_key)
+    with Metering.on(platform) as metering:
+        state = metering.dismiss(dead_letter_key)
+    if state != "dismissed":
+        raise Problem(DEAD_LETTER_CLOSED)
     with platform.pool(CONTEXT).connection() as connection:
         return shapes.dead_letter(_dead_letter(connection, platform, principal, dead_letter_key))
 

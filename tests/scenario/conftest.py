@@ -41,7 +41,7 @@ class Api:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def call(self, method: str, path: str, query: dict[str, Any]) -> Response:
+    def call(self, method: str, path: str, query: dict[str, Any] | None) -> Response:
         assert self.platform.issuer is not None
         user = User(
             user_id=uuid4(),

@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import io
 
+from starlette.datastructures import URL as Url
+
 from cloud.metering.csv_answer import BYTE_ORDER_MARK, written
+
+URL = Url("http://127.0.0.1/api/v1/meters")
 
 
 def rows(answer: dict[str, object]) -> list[dict[str, str]]:
-    body = bytes(written(answer).body).decode()
+    body = bytes(written(answer, URL).body).decode()
     assert body.startswith(BYTE_ORDER_MARK)
     return list(csv.DictReader(io.StringIO(body.removeprefix(BYTE_ORDER_MARK))))
 
@@ -35,7 +39,11 @@ def test_absent_values_are_empty_and_accents_survive() -> None:
     ]
 
 
-def test_the_next_page_is_a_link() -> None:
-    answer = written({"items": [], "next": "abc"})
+def test_the_next_page_is_a_link_that_asks_the_same_again() -> None:
+    asked = Url("http://127.0.0.1/api/v1/meters?format=csv&q=a%26b&cursor=old&limit=1")
 
-    assert answer.headers["link"] == '<?cursor=abc>; rel="next"'
+    answer = written({"items": [], "next": "abc"}, asked)
+
+    assert answer.headers["link"] == (
+        '</api/v1/meters?format=csv&q=a%26b&limit=1&cursor=abc>; rel="next"'
+    )
