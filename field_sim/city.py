@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -21,6 +22,7 @@ from pathlib import Path
 from field_sim.clock_file import ClockFile
 from field_sim.links import AGENT_WINDOW, ChirpStacks, Lines
 from field_sim.meters import HOUR_US
+from field_sim.surroundings import CITY_PASSWORD
 from field_sim.texts import replace_text
 from field_sim.town import Emission, Plan, Town, build
 
@@ -212,12 +214,11 @@ def main() -> int:
     state: Path = told.state
     town = build(plan_of(state))
     names = [gateway.id for gateway in town.gateways]
-    passwords = json.loads((state / "broker" / "passwords.json").read_text())
     life = Life(
         town=town,
         progress=progress_of(state),
         clock=ClockFile(state / "clock.json"),
-        chirpstacks=ChirpStacks(told.broker_port, passwords["city"], names),
+        chirpstacks=ChirpStacks(told.broker_port, os.environ[CITY_PASSWORD], names),
         lines=[Lines(state / "agents" / name / "wmbus.fifo") for name in names],
         speed=told.speed,
     )

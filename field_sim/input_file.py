@@ -19,6 +19,7 @@ from cloud.metering.registry import NewMeter
 from decoders.ids import MeterId
 from decoders.uplink import MAX_GATEWAY_CHARACTERS
 from decoders.value import value
+from field_sim.broker import CITY, CLOUD
 from field_sim.sandbox import ADMINISTRATION, Agent, UpFailed
 from field_sim.texts import replace_text
 
@@ -29,11 +30,15 @@ KEY_BYTES = 16
 
 @value
 class Telegram:
-    """One line, as far as it matters here: whose it is, and a key that came with it."""
+    """One line, as far as it matters here: whose it is, and a key that came with it.
+
+    named   the gateway's name in the line; None where it has none
+    """
 
     gateway: str
     text: str
     key: NewMeter | None
+    named: str | None = None
 
 
 def read_lines(path: Path) -> list[str]:
@@ -54,15 +59,21 @@ def understood(line: str) -> Telegram:
         said = None
     if not isinstance(said, dict):
         return Telegram(gateway=NO_GATEWAY, text=line, key=None)
-    gateway = gateway_id(str(said.get("gateway") or NO_GATEWAY))
+    named = str(said["gateway"]) if said.get("gateway") else None
+    gateway = NO_GATEWAY if named is None else gateway_id(named)
     # the agent takes only lines that name it, so the name it got is the name in its line
     told = json.dumps({**said, "gateway": gateway}, ensure_ascii=False)
-    return Telegram(gateway=gateway, text=told, key=_key(said))
+    return Telegram(gateway=gateway, text=told, key=_key(said), named=named)
 
 
 def gateway_id(name: str) -> str:
-    """Return `name` as a gateway's id: a-z, 0-9 and hyphen, at most 32 characters."""
+    """Return `name` as a gateway's id: a-z, 0-9 and hyphen, at most 32 characters.
+
+    One that is an account of ours at the broker is given another name: `cloud`, `gateway-cloud`.
+    """
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if plain in {CLOUD, CITY}:
+        plain = f"gateway-{plain}"
     return plain[:MAX_GATEWAY_CHARACTERS].strip("-") or NO_GATEWAY
 
 

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from cloud import app
@@ -26,8 +27,9 @@ from cloud.metering.registry import NewMeter
 from cloud.metering.service import Metering
 from decoders.value import value
 from field_sim import broker as brokers
-from field_sim.broker import CLOUD, LOOPBACK, Broker
+from field_sim.broker import CITY, CLOUD, LOOPBACK, Broker
 from field_sim.supervisor import Child, Pids, wait_or_kill
+from field_sim.surroundings import CITY_PASSWORD, bare, toml
 from field_sim.texts import replace_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,13 +37,13 @@ ADMINISTRATION = "queretaro"
 READY_TIMEOUT_S = 90.0
 POLL_S = 0.1
 
-# name → roles, administrations: who may sign in to the sandbox
-DEMO_USERS: Mapping[str, tuple[tuple[Role, ...], tuple[str, ...]]] = {
-    "admin": ((Role.ADMIN,), (ALL_ADMINISTRATIONS,)),
-    "raul": ((Role.NETWORK,), (ADMINISTRATION,)),
-    "sofia": ((Role.SUPERVISOR,), (ADMINISTRATION,)),
-    "ana": ((Role.CLERK,), (ADMINISTRATION,)),
-    "beto": ((Role.FIELD,), (ADMINISTRATION,)),
+# name → roles, administrations, who that is: who may sign in to the sandbox
+DEMO_USERS: Mapping[str, tuple[tuple[Role, ...], tuple[str, ...], str]] = {
+    "admin": ((Role.ADMIN,), (ALL_ADMINISTRATIONS,), "administración: todo"),
+    "raul": ((Role.NETWORK,), (ADMINISTRATION,), "red: gateways y rechazos"),
+    "sofia": ((Role.SUPERVISOR,), (ADMINISTRATION,), "supervisión"),
+    "ana": ((Role.CLERK,), (ADMINISTRATION,), "ventanilla: lecturas"),
+    "beto": ((Role.FIELD,), (ADMINISTRATION,), "campo"),
 }
 
 
@@ -84,6 +86,7 @@ class Sandbox:
     children: list[Child] = field(default_factory=list)
     platform: Platform | None = None
     broker: Broker | None = None
+    started_at: datetime | None = None  # by the wall: nothing was said by an agent before
 
     @property
     def url(self) -> str:
@@ -99,11 +102,21 @@ class Sandbox:
         The caller stops what has come up when this raises.
         """
         applications = {agent.gateway: agent.application for agent in self.agents}
-        self.broker = brokers.prepare(self.state / "broker", applications, port=self.broker_port)
-        broker = self._launch("broker", self.broker.command, run_as=self.broker.run_as)
-        self._write_config()
+        for name in ("logs", "agents"):  # an earlier version may have left them open
+            (self.state / name).mkdir(mode=0o700, exist_ok=True)
+            (self.state / name).chmod(0o700)
+        self.broker = brokers.prepare(
+            self.state / "broker",
+            applications,
+            port=self.broker_port,
+            kind=brokers.chosen(os.environ.get(brokers.VARIABLE)),
+        )
+        command = self.broker.command
+        broker = self._launch("broker", command, environment=bare({}), run_as=self.broker.run_as)
         variables = self.environment()
+        self._write_config(variables)
         self.platform = app.open_platform(config.load(ROOT, variables))
+        self.started_at = self.platform.wall.now()
         self._register_meters(self.platform)
         brokers.wait_ready(self.broker, broker.alive)
         python = sys.executable
@@ -112,9 +125,12 @@ class Sandbox:
         for agent in self.agents:
             settings = self._write_agent(agent)
             command = (python, "-m", "edge_agent", "run", "--config", str(settings))
-            self._launch(f"agent-{agent.gateway}", command, environment=variables)
+            self._launch(
+                f"agent-{agent.gateway}", command, environment=bare({"PYTHONPATH": str(ROOT)})
+            )
         if self.city is not None:
-            self._launch("city", self.city(self.broker), environment=variables)
+            own = {"PYTHONPATH": str(ROOT), CITY_PASSWORD: self.broker.passwords[CITY]}
+            self._launch("city", self.city(self.broker), environment=bare(own))
         self._wait_ready(serve)
 
     def environment(self) -> dict[str, str]:
@@ -124,7 +140,7 @@ class Sandbox:
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "AQUACIS_STATE": str(self.state),
-            "AQUACIS_CONFIG": str(self.state / "up.toml"),
+            "AQUACIS_CONFIG": str(self.state / config.UP_FILE),
             "AQUACIS_BROKER_URL": self.broker.url,
             "AQUACIS_BROKER_USER": CLOUD,
             "AQUACIS_BROKER_PASSWORD": self.broker.passwords[CLOUD],
@@ -139,7 +155,7 @@ class Sandbox:
         assert self.platform is not None
         path = self.state / "users.json"
         passwords: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-        for name, (roles, administrations) in DEMO_USERS.items():
+        for name, (roles, administrations, _) in DEMO_USERS.items():
             with self.platform.pool("kernel").connection() as connection:
                 known = user_named(connection, name) is not None
             if known and name in passwords:
@@ -199,18 +215,20 @@ class Sandbox:
         self.pids.write(self.children)
         return child
 
-    def _write_config(self) -> None:
-        lines = [f"[administrations.{ADMINISTRATION}]", 'name = "Querétaro"']
+    def _write_config(self, variables: Mapping[str, str]) -> None:
+        """Leave what we told the cloud for commands that run beside it."""
+        lines = ["", f"[administrations.{ADMINISTRATION}]", 'name = "Querétaro"']
         for agent in self.agents:
             lines += ["", f'[gateways."{agent.gateway}"]', f'administration = "{ADMINISTRATION}"']
             lines += [f"name = {json.dumps(agent.name, ensure_ascii=False)}"]
-        replace_text(self.state / "up.toml", "\n".join(lines) + "\n")
+        replace_text(self.state / config.UP_FILE, toml(variables, lines))
 
     def _write_agent(self, agent: Agent) -> Path:
         """Write an agent's settings and key file; both are secrets."""
         assert self.broker is not None
         folder = self.state / "agents" / agent.gateway
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # its outbox holds what its meters said
         keys = [json.dumps({"meter": m, "key_hex": key}) for m, key in agent.keys.items()]
         replace_text(folder / "keys.jsonl", "\n".join(keys) + "\n")
         settings = {

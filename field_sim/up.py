@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import json
+import os
 import shutil
 import signal
 import sys
@@ -14,27 +16,28 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, Protocol
 
+from cloud import __main__ as commands
+from cloud.kernel.clock import ClockUnreadable
 from cloud.kernel.config import ConfigurationInvalid, state_folder
-from cloud.kernel.postgres_errors import ServerError
-from cloud.metering.registry import NewMeter
-from field_sim import city, input_file
+from cloud.kernel.state import prepare
+from field_sim import city, input_file, input_report
 from field_sim.broker import Broker, BrokerFailed, free_port, port_is_free
 from field_sim.clock_file import ClockFile
+from field_sim.enrolment import city_agents, registered
 from field_sim.meters import HOUR_US
 from field_sim.progress import HistoryShown
-from field_sim.sandbox import ADMINISTRATION, ROOT, Agent, Sandbox, UpFailed
+from field_sim.sandbox import DEMO_USERS, ROOT, Sandbox, UpFailed
 from field_sim.supervisor import Pids
 from field_sim.texts import replace_text
-from field_sim.town import HISTORY_H, Plan, Town, build
+from field_sim.town import HISTORY_H, Plan, build
 
 SPEED = 60
 METERS = 200
 SEED = 7
 ROOM_BYTES = 1_500_000_000  # PostgreSQL's reserve, its log, forty days of history, raw batches
-LEAST_CHANCE_FOR_KEY = 0.02  # a gateway is given the keys of the meters it can hear
-UNREGISTERED = 3  # meters the registry does not know: intake makes them provisional
+TRUSTED_SPEED = 600  # faster, a round trip of a second is ten of the city's minutes
 POLL_S = 0.2
 
 DESCRIPTION = """\
@@ -86,6 +89,16 @@ class Signals:
 
 class Stopped(BaseException):
     """Somebody asked us to stop; like KeyboardInterrupt, no one's to catch but ours."""
+
+
+class Shown(Protocol):
+    """What a person waits for, told as it comes."""
+
+    def show(self) -> None:
+        """Look, and say what is new. Called five times a second."""
+        ...
+
+    def close(self) -> None: ...
 
 
 def say(text: str) -> None:
@@ -170,6 +183,31 @@ def http_port(state: Path, asked: int | None) -> int:
     return port
 
 
+def require_same_kind(state: Path, *, with_input: bool) -> None:
+    """Raise UpFailed where a city's folder is to get telegrams of yours, or the other way round."""
+    other = "elija otra carpeta: AQUACIS_STATE=/otra/carpeta python3 tasks.py up"
+    if with_input and (state / "city.json").exists():
+        raise UpFailed(
+            "state_has_city",
+            f"en {state} ya hay una ciudad simulada; para telegramas suyos {other}",
+        )
+    if not with_input and any(state.glob("agents/*/input.jsonl")):
+        raise UpFailed(
+            "state_has_input", f"en {state} ya hay telegramas de --input; para la ciudad {other}"
+        )
+
+
+def known_city(state: Path) -> city.Progress:
+    """Read how far the city has got. Raises UpFailed for a file that does not say."""
+    try:
+        return city.progress_of(state)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UpFailed(
+            "city_unreadable",
+            f"{state / 'city.json'} está dañado ({error}): bórrelo y empiece otra",
+        ) from error
+
+
 def city_sandbox(state: Path, told: argparse.Namespace) -> tuple[Sandbox, Plan]:
     """Describe the sandbox with a city; begin the city if there is none yet."""
     now_us = city.wall_us()
@@ -178,8 +216,14 @@ def city_sandbox(state: Path, told: argparse.Namespace) -> tuple[Sandbox, Plan]:
         end_h = (clock.sim_us if clock else now_us) // HOUR_US
         plan = Plan(seed=told.seed, meters=told.meters, first_h=end_h - told.history, end_h=end_h)
         city.lay_down(state, plan)
-    progress = city.progress_of(state)
+    progress = known_city(state)
     plan = progress.plan
+    if told.speed > TRUSTED_SPEED:
+        say(
+            f"Aviso: a más de {TRUSTED_SPEED} veces la velocidad real, un viaje de ida y vuelta "
+            "dura más de diez minutos simulados: no se podrá confiar en los relojes de los "
+            "gateways y sus lecturas quedarán marcadas así [speed_untrusted]"
+        )
     speed = 1 if progress.in_history else told.speed
     ClockFile(state / "clock.json").resume(wall_us=now_us, speed=speed)
     town = build(plan)
@@ -202,55 +246,11 @@ def city_sandbox(state: Path, told: argparse.Namespace) -> tuple[Sandbox, Plan]:
     return sandbox, plan
 
 
-def city_agents(state: Path, town: Town) -> list[Agent]:
-    agents = []
-    for number, gateway in enumerate(town.gateways):
-        near = [
-            meter
-            for meter in town.wmbus
-            if town.air.chance[meter.household, number] >= LEAST_CHANCE_FOR_KEY
-        ]
-        fifo = str(state / "agents" / gateway.id / "wmbus.fifo")
-        agents.append(
-            Agent(
-                gateway=gateway.id,
-                name=gateway.name,
-                application=gateway.application,
-                sources=(
-                    {
-                        "kind": "chirpstack",
-                        "application": gateway.application,
-                        "gateway_eui": gateway.eui,
-                    },
-                    {"kind": "lines", "path": fifo},
-                ),
-                keys={meter.name: meter.key.hex() for meter in near},
-                clock_error_us=gateway.clock_error_us,
-            )
-        )
-    return agents
-
-
-def registered(town: Town) -> list[NewMeter]:
-    """Return the meters that the utility knows: all but a few that were just installed."""
-    wmbus = [
-        NewMeter(name=meter.name, administration=ADMINISTRATION, key=meter.key)
-        for meter in town.wmbus
-    ]
-    lorawan = [
-        NewMeter(name=f"{meter.dev_eui:016X}", administration=ADMINISTRATION)
-        for meter in town.lorawan[:-UNREGISTERED]
-    ]
-    return wmbus + lorawan
-
-
 def input_sandbox(state: Path, told: argparse.Namespace) -> Sandbox:
     """Describe the sandbox that reads a file, with the real clock."""
-    lines = input_file.read_lines(told.input)
-    telegrams = [input_file.understood(line) for line in lines]
+    telegrams = [input_file.understood(line) for line in input_file.read_lines(told.input)]
     agents = input_file.agents_for(state, telegrams)
-    named = ", ".join(agent.gateway for agent in agents)
-    say(f"{len(telegrams)} líneas de {told.input} para los gateways: {named or 'ninguno'}")
+    say(input_report.begun(str(told.input), telegrams))
     return Sandbox(
         state=state,
         agents=agents,
@@ -264,33 +264,38 @@ def input_sandbox(state: Path, told: argparse.Namespace) -> Sandbox:
 
 def announce(sandbox: Sandbox, took_s: float) -> None:
     say(f"\nAquaCIS está en marcha:  {sandbox.url}/   (lista en {took_s:.0f} s)\n")
-    say("  para entrar           contraseña")
+    say("  para entrar  contraseña")
     for name, password in sandbox.users().items():
-        say(f"  {name:<20}  {password}")
+        who = f"({DEMO_USERS[name][2]})" if name in DEMO_USERS else ""
+        say(f"  {name:<11}  {password}  {who}".rstrip())
     say(f"\n  broker MQTT {sandbox.broker.url if sandbox.broker else ''}")
     say(f"  datos y bitácoras en {sandbox.state}")
     say("  Ctrl-C lo detiene todo\n")
 
 
-def watch(sandbox: Sandbox, shown: HistoryShown | None) -> None:
-    """Keep everything running, until a signal."""
+def watch(sandbox: Sandbox, shown: Shown) -> None:
+    """Keep everything running, until a signal. Raises ServerError when the database is lost."""
+    assert sandbox.platform is not None
     while True:
+        failure = sandbox.platform.failure
+        if failure is not None:
+            raise failure
         for line in sandbox.revive():
             say(line)
-        if shown is not None:
-            shown.show()
+        shown.show()
         time.sleep(POLL_S)
 
 
 def run(told: argparse.Namespace, signals: Signals) -> int:
     began = time.monotonic()
     state = state_folder(ROOT)
-    state.mkdir(mode=0o711, parents=True, exist_ok=True)
+    prepare(state)
     lock = locked(state)
     sandbox: Sandbox | None = None
-    shown: HistoryShown | None = None
+    shown: Shown | None = None
     try:
         require_room(state)
+        require_same_kind(state, with_input=told.input is not None)
         if ended := Pids(state / "processes.json").end_leftovers():
             say(f"Quedaban procesos de una vez anterior; se detuvieron: {', '.join(ended)}")
         if told.input is not None:
@@ -301,7 +306,7 @@ def run(told: argparse.Namespace, signals: Signals) -> int:
         sandbox.start()
         announce(sandbox, time.monotonic() - began)
         sandbox.let_go()
-        watch(sandbox, shown)
+        watch(sandbox, shown or input_report.InputShown(sandbox, say))
     except Stopped:
         return 0
     finally:
@@ -316,19 +321,44 @@ def run(told: argparse.Namespace, signals: Signals) -> int:
 
 def main(given: Sequence[str] | None = None) -> int:
     told = arguments(given)
+    os.umask(0o077)  # what lies in the state folder is ours, whoever makes it
     signals = Signals()
     signals.install()
     try:
         return run(told, signals)
     except Stopped:
         return 0
-    except (UpFailed, BrokerFailed) as failed:
-        print(f"up: {failed.message} [{failed.code}]", file=sys.stderr)
-    except ServerError as failed:
-        print(f"up: {failed.spanish} [{failed.code}]", file=sys.stderr)
-    except ConfigurationInvalid as invalid:
-        print(f"up: {invalid} [configuration_invalid]", file=sys.stderr)
+    except EXPECTED as error:
+        code, message = in_spanish(error)
+        print(f"up: {message} [{code}]", file=sys.stderr)
     return 1
+
+
+EXPECTED = (
+    *commands.EXPECTED,
+    UpFailed,
+    BrokerFailed,
+    ConfigurationInvalid,
+    ClockUnreadable,
+    OSError,
+)
+
+
+def in_spanish(error: Exception) -> tuple[str, str]:
+    """Return the code and the words of an error that an operator can mend."""
+    if isinstance(error, UpFailed | BrokerFailed):
+        return error.code, error.message
+    if isinstance(error, ConfigurationInvalid):
+        return "configuration_invalid", str(error)
+    if isinstance(error, ClockUnreadable):
+        return "clock_unreadable", f"el reloj de la ciudad está dañado; borre {error.path}"
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f" ({error.filename})"
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return "disk_full", f"no queda espacio en disco{where}"
+        return "system_refused", f"el sistema no lo permite: {error.strerror or error}{where}"
+    _, code, message = commands.told(error)
+    return code, message
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ from decoders.value import value
 from field_sim import city
 from field_sim.broker import CITY, free_port
 from field_sim.clock_file import ClockFile
+from field_sim.enrolment import city_agents, registered
 from field_sim.links import ChirpStacks, Lines
 from field_sim.meters import HOUR_US
 from field_sim.radio import Gateway
 from field_sim.sandbox import Sandbox
 from field_sim.supervisor import Child
 from field_sim.town import Emission, Plan, Town, build
-from field_sim.up import city_agents, registered
 
 SETTLE_TIMEOUT_S = 180.0
 QUIET_S = 3.0  # nothing new for so long: the broker has no more for the agents

@@ -70,11 +70,7 @@ class Up:
         done = subprocess.run(
             [sys.executable, "-m", "cloud", "--json", *arguments],
             cwd=ROOT,
-            env={
-                **os.environ,
-                "AQUACIS_STATE": str(self.state),
-                "AQUACIS_CONFIG": str(self.state / "up.toml"),
-            },
+            env={**os.environ, "AQUACIS_STATE": str(self.state)},  # the rest it finds there
             capture_output=True,
             text=True,
             check=False,

@@ -39,6 +39,14 @@ def test_an_id_is_never_empty_nor_too_long() -> None:
     assert gateway_id("a" * 31 + " b") == "a" * 31
 
 
+@pytest.mark.parametrize("account", ["cloud", "city", "City", " cloud "])
+def test_a_gateway_that_is_named_like_an_account_of_ours_gets_another_name(account: str) -> None:
+    told = understood(json.dumps({"telegram_hex": FRAME, "gateway": account}))
+
+    assert told.gateway == f"gateway-{account.strip().lower()}"
+    assert told.named == account
+
+
 def test_a_key_is_the_meters_whose_telegram_it_came_with() -> None:
     line = json.dumps({"telegram_hex": FRAME, "key_hex": KEY})
 
