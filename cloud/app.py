@@ -116,6 +116,7 @@ def create_app(platform: Platform) -> FastAPI:
         openapi_url=None,  # served by a route of ours, which declares its guard like any other
         docs_url=None,  # its scripts come from elsewhere: the CSP would refuse them
         redoc_url=None,
+        responses=problems.RESPONSES,
     )
     app.state.platform = platform
     app.add_middleware(web.Envelope, settings=platform.settings)

@@ -69,6 +69,31 @@ REFUSED = problem_type("refused", 400, "No se pudo atender la solicitud")
 
 _BY_STATUS = {kind.status: kind for kind in (NOT_FOUND, METHOD_NOT_ALLOWED, TOO_LARGE, UNAVAILABLE)}
 
+_TEXT = {"type": "string"}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "What went wrong, as RFC 9457 problem details",
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {
+                    "title": "Problem",
+                    "type": "object",
+                    "required": ["type", "title", "status", "code"],
+                    "properties": {
+                        "type": {**_TEXT, "format": "uri"},
+                        "title": {**_TEXT, "description": "for people, in Spanish"},
+                        "status": {"type": "integer"},
+                        "code": {**_TEXT, "description": "for programs; does not change"},
+                        "detail": _TEXT,
+                        "trace_id": {**_TEXT, "description": "to be quoted in a report"},
+                    },
+                }
+            }
+        },
+    }
+}
+"""Every route's refusals, as OpenAPI describes them."""
+
 # What pydantic says in English, by its error type; the rest is "valor no válido".
 _FAULTS = {
     "missing": "falta este dato",

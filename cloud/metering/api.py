@@ -13,6 +13,19 @@ from cloud.kernel.paging import PageQuery, page
 from cloud.kernel.problems import NOT_FOUND, Problem
 from cloud.kernel.web import OpenPlatform
 from cloud.metering import shapes, views
+from cloud.metering.answers import (
+    Alert,
+    Day,
+    DecodedFrame,
+    Explanation,
+    Frame,
+    Hour,
+    Meter,
+    Page,
+    Reading,
+    listed,
+    shown,
+)
 from cloud.metering.asked import (
     BIGINT_MAX,
     cursor_frame,
@@ -41,7 +54,7 @@ Key = Annotated[int, Path(ge=1, le=BIGINT_MAX)]
 FrameHash = Annotated[str, Path(pattern=r"^[0-9a-fA-F]{32}$")]
 
 
-@router.get("/meters")
+@router.get("/meters", responses=listed(Page[Meter]))
 def list_meters(
     *,
     principal: Reader,
@@ -63,14 +76,16 @@ def list_meters(
     return form.written(answer)
 
 
-@router.get("/meters/{meter_key}")
+@router.get("/meters/{meter_key}", responses=shown(Meter))
 def one_meter(principal: Reader, platform: OpenPlatform, meter_key: Key) -> Any:  # noqa: ANN401
     """One meter: its names, its newest register, its open alerts."""
     with platform.pool(CONTEXT).connection() as connection:
         return shapes.meter(_meter(connection, principal, meter_key))
 
 
-@router.get("/meters/{meter_key}/readings")
+@router.get(
+    "/meters/{meter_key}/readings", responses=listed(Page[Reading] | Page[Hour] | Page[Day])
+)
 def meter_readings(
     *,
     principal: Reader,
@@ -124,7 +139,7 @@ def _native(
     return page(rows, wanted, key=lambda r: [r["register_at"].isoformat()], item=shapes.reading)
 
 
-@router.get("/meters/{meter_key}/frames")
+@router.get("/meters/{meter_key}/frames", responses=listed(Page[Frame]))
 def meter_frames(
     *,
     principal: Looker,
@@ -153,7 +168,7 @@ def meter_frames(
     return form.written(answer)
 
 
-@router.get("/meters/{meter_key}/alerts")
+@router.get("/meters/{meter_key}/alerts", responses=listed(Page[Alert]))
 def meter_alerts(
     *,
     principal: Looker,
@@ -169,7 +184,7 @@ def meter_alerts(
     return form.written(answer)
 
 
-@router.get("/frames/{frame_hash}")
+@router.get("/frames/{frame_hash}", responses=shown(DecodedFrame))
 def one_frame(principal: Looker, platform: OpenPlatform, frame_hash: FrameHash) -> Any:  # noqa: ANN401
     """One frame: who heard it, its bytes, and what it says, decoded again now."""
     frame = bytes.fromhex(frame_hash)
@@ -181,7 +196,7 @@ def one_frame(principal: Looker, platform: OpenPlatform, frame_hash: FrameHash) 
     return {**shapes.frame(known[frame]), **said}
 
 
-@router.get("/alerts")
+@router.get("/alerts", responses=listed(Page[Alert]))
 def list_alerts(
     *,
     principal: Looker,
@@ -196,7 +211,7 @@ def list_alerts(
     return form.written(answer)
 
 
-@router.get("/explain/reading")
+@router.get("/explain/reading", responses=shown(Explanation))
 def explain(
     *,
     principal: Looker,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +94,7 @@ def list_readings(arguments: argparse.Namespace) -> int:
                 item=shapes.reading,
             )
             return 0
-        rows: list[Row]
+        rows: list[Any]
         if arguments.resolution == "daily":
             last = local_day(end) + timedelta(days=1)
             days = views.days(connection, meter_key=key, from_on=local_day(begin), to_on=last)
@@ -200,5 +200,5 @@ def story(explained: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _without_receptions(frame: Row) -> Row:
+def _without_receptions(frame: Mapping[str, Any]) -> Row:
     return {name: held for name, held in frame.items() if name != "receptions"}

@@ -17,6 +17,7 @@ from starlette.datastructures import URL
 
 from decoders.value import value
 
+CSV_CONTENT = {"text/csv": {"schema": {"type": "string"}}}  # as OpenAPI describes it
 BYTE_ORDER_MARK = "\ufeff"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 

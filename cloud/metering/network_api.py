@@ -13,6 +13,7 @@ from cloud.kernel.platform import Platform
 from cloud.kernel.problems import NOT_FOUND, Problem, problem_type
 from cloud.kernel.web import OpenPlatform
 from cloud.metering import network_views, shapes, views
+from cloud.metering.answers import DeadLetter, Gateway, GatewayHours, Page, Report, listed, shown
 from cloud.metering.asked import BIGINT_MAX, cursor_key, time_range
 from cloud.metering.csv_answer import AnswerForm
 from cloud.metering.network_views import HOURS_SHOWN, full_hour
@@ -29,7 +30,7 @@ Key = Annotated[int, Path(ge=1, le=BIGINT_MAX)]
 GatewayId = Annotated[str, Path(pattern=r"^[a-z0-9-]{1,32}$")]
 
 
-@router.get("/gateways")
+@router.get("/gateways", responses=listed(Page[Gateway]))
 def list_gateways(principal: Operator, platform: OpenPlatform, form: AnswerForm) -> Any:  # noqa: ANN401
     """Gateways with what was expected and received in each of the last 24 full hours."""
     items = gateway_items(platform, principal)
@@ -52,10 +53,10 @@ def gateway_items(platform: Platform, principal: Principal) -> list[dict[str, An
             from_at=end - timedelta(hours=HOURS_SHOWN),
             to_at=end,
         )
-    return [shapes.gateway(row, hours[row["gateway_key"]]) for row in rows]
+    return [dict(shapes.gateway(row, hours[row["gateway_key"]])) for row in rows]
 
 
-@router.get("/gateways/{gateway}/hours")
+@router.get("/gateways/{gateway}/hours", responses=listed(GatewayHours))
 def one_gateway_hours(
     *,
     principal: Operator,
@@ -88,7 +89,7 @@ def one_gateway_hours(
     return form.written(answer)
 
 
-@router.get("/gateways/{gateway}/reports")
+@router.get("/gateways/{gateway}/reports", responses=listed(Page[Report]))
 def gateway_reports(
     *,
     principal: Operator,
@@ -115,7 +116,7 @@ def gateway_reports(
     return form.written(page(rows, wanted, key=lambda r: [r["report_key"]], item=shapes.report))
 
 
-@router.get("/dead-letters")
+@router.get("/dead-letters", responses=listed(Page[DeadLetter]))
 def list_dead_letters(
     *,
     principal: Operator,
@@ -140,7 +141,7 @@ def list_dead_letters(
     return form.written(answer)
 
 
-@router.post("/dead-letters/{dead_letter_key}/replay")
+@router.post("/dead-letters/{dead_letter_key}/replay", responses=shown(DeadLetter))
 def replay_dead_letter(principal: Operator, platform: OpenPlatform, dead_letter_key: Key) -> Any:  # noqa: ANN401
     """Try a refused row or message again, with today's keys and decoders."""
     with platform.pool(CONTEXT).connection() as connection:
@@ -151,7 +152,7 @@ def replay_dead_letter(principal: Operator, platform: OpenPlatform, dead_letter_
         return shapes.dead_letter(_dead_letter(connection, platform, principal, dead_letter_key))
 
 
-@router.post("/dead-letters/{dead_letter_key}/dismiss")
+@router.post("/dead-letters/{dead_letter_key}/dismiss", responses=shown(DeadLetter))
 def dismiss_dead_letter(principal: Operator, platform: OpenPlatform, dead_letter_key: Key) -> Any:  # noqa: ANN401  JSON
     """Close a refused row or message for good; its bytes stay. One that was replayed stays so."""
     with platform.pool(CONTEXT).connection() as connection:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from cloud.metering import answers
 from cloud.metering.intervals import Interval
 from cloud.metering.model import Quality
 from decoders.drivers.registry import DRIVERS
@@ -26,7 +27,7 @@ def instant(at: datetime | None) -> str | None:
     return None if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def meter(row: Row) -> Row:
+def meter(row: Row) -> answers.Meter:
     names = row["names"] or []
     return {
         "meter_key": row["meter_key"],
@@ -74,7 +75,7 @@ def _drivers_of_serial(name: str, *, version: int | None, medium: int | None) ->
     }
 
 
-def reading(row: Row) -> Row:
+def reading(row: Row) -> answers.Reading:
     quality = Quality(row["quality"])
     return {
         "at": instant(row["register_at"]),
@@ -89,7 +90,7 @@ def reading(row: Row) -> Row:
     }
 
 
-def hour(interval: Interval) -> Row:
+def hour(interval: Interval) -> answers.Hour:
     return {
         "from": instant(interval.from_at),
         "to": instant(interval.to_at),
@@ -98,7 +99,7 @@ def hour(interval: Interval) -> Row:
     }
 
 
-def day(row: Row) -> Row:
+def day(row: Row) -> answers.Day:
     return {
         "on": row["day_on"].isoformat(),
         "from": instant(row["first_at"]),
@@ -111,7 +112,7 @@ def day(row: Row) -> Row:
     }
 
 
-def reception(row: Row) -> Row:
+def reception(row: Row) -> answers.Reception:
     return {
         "gateway": row["gateway"],
         "heard_at": instant(row["heard_at"]),
@@ -124,7 +125,7 @@ def reception(row: Row) -> Row:
     }
 
 
-def frame(receptions: Sequence[Row]) -> Row:
+def frame(receptions: Sequence[Row]) -> answers.Frame:
     """Return one frame from all of its receptions, the first heard first."""
     first = receptions[0]
     return {
@@ -140,7 +141,7 @@ def frame(receptions: Sequence[Row]) -> Row:
     }
 
 
-def alert(row: Row) -> Row:
+def alert(row: Row) -> answers.Alert:
     return {
         "id": row["alert_key"],
         "meter_key": row["meter_key"],
@@ -158,7 +159,7 @@ def alert(row: Row) -> Row:
     }
 
 
-def dead_letter(row: Row) -> Row:
+def dead_letter(row: Row) -> answers.DeadLetter:
     return {
         "id": row["dead_letter_key"],
         "code": row["code"],
@@ -174,7 +175,7 @@ def dead_letter(row: Row) -> Row:
     }
 
 
-def gateway(row: Row, hours: Sequence[Row]) -> Row:
+def gateway(row: Row, hours: Sequence[Row]) -> answers.Gateway:
     offset = row["clock_offset_us"]
     return {
         "id": row["id"],
@@ -195,11 +196,11 @@ def gateway(row: Row, hours: Sequence[Row]) -> Row:
     }
 
 
-def gateway_hour(row: Row, expected: int | None) -> Row:
+def gateway_hour(row: Row, expected: int | None) -> answers.GatewayHour:
     return {"from": instant(row["hour_at"]), "expected": expected, "received": row["frames"]}
 
 
-def loss(row: Row) -> Row:
+def loss(row: Row) -> answers.Loss:
     return {
         "first_seq": row["first_seq"],
         "last_seq": row["last_seq"],
@@ -211,7 +212,7 @@ def loss(row: Row) -> Row:
     }
 
 
-def report(row: Row) -> Row:
+def report(row: Row) -> answers.Report:
     return {
         "id": row["report_key"],
         "kind": row["kind"],

@@ -15,9 +15,11 @@ from cloud.kernel.auth import Principal, Role, require
 from cloud.kernel.platform import Platform
 from cloud.kernel.web import OpenPlatform
 from cloud.metering import network_views
+from cloud.metering.answers import shown
 from cloud.metering.network_api import gateway_items, sees_all
 from cloud.metering.network_views import HOURS_SHOWN
 from cloud.metering.shapes import instant
+from cloud.operations.answers import Pipeline
 from cloud.operations.picture import WINDOW_S, Stage, Told, View, stages
 from cloud.operations.rates import Rates
 
@@ -31,7 +33,7 @@ Overseer = Annotated[Principal, Depends(require(Role.SUPERVISOR, Role.NETWORK, R
 _rates = Rates()
 
 
-@router.get("/pipeline")
+@router.get("/pipeline", responses=shown(Pipeline))
 def pipeline(principal: Overseer, platform: OpenPlatform) -> Any:  # noqa: ANN401  JSON
     """The flow from radio to alert: rates in wall seconds, lags in the city's."""
     view = View(

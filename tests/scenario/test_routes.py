@@ -22,6 +22,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from fastapi.testclient import TestClient
 from httpx import Response
+from pydantic import TypeAdapter
 
 from cloud import app as composition
 from cloud.kernel import config
@@ -73,6 +74,15 @@ FOR_EVERYBODY = {
 }  # fmt: skip
 
 
+AROUND = {"from": "2026-11-20T00:00:00Z", "to": "2026-11-22T00:00:00Z"}
+QUERIES: dict[str, tuple[dict[str, str], ...]] = {
+    "/api/v1/meters/{meter_key}/readings": (
+        AROUND,
+        {"resolution": "hourly", **AROUND},
+        {"resolution": "daily", **AROUND},
+    ),
+    "/api/v1/gateways/{gateway}/hours": (AROUND,),
+}
 REFUSED_IDS = {"not_found", "invalid_input", "instant_invalid", "method_not_allowed"}
 
 
@@ -119,13 +129,18 @@ class Walk:
         return {"Authorization": f"Bearer {self.platform.issuer.access_token(user)}"}
 
     def call(
-        self, route: RouteContext, of: Holdings, headers: Mapping[str, str] | None = None
+        self,
+        route: RouteContext,
+        of: Holdings,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
     ) -> Response:
-        """Call a route with the ids of an administration."""
+        """Call a route with the ids of an administration, and more of a query."""
         assert route.path is not None
         method = next(iter(route.methods or ()))
         wanted = {name: of.ids[name] for name in required_query(route)}
         path = route.path.format(**of.ids)
+        wanted.update(query or {})
         answer: Response = self.client.request(method, path, params=wanted, headers=headers)
         return answer
 
@@ -387,6 +402,34 @@ def test_routes_answer_a_wild_id_with_a_problem_and_no_stack(walk: Walk) -> None
 
             assert answer.status_code in {404, 405, 422}, f"{named(route)} {given}: {answer.text}"
             assert code_of(answer) in REFUSED_IDS
+
+
+def test_routes_answer_what_the_description_promises(walk: Walk) -> None:
+    described = 0
+    for route, guard in walk.guarded():
+        if not str(route.path).startswith("/api/v1/"):
+            continue
+        for query in QUERIES.get(str(route.path), ({},)):
+            answer = walk.call(route, walk.own, walk.token(*guard.roles), query)
+            told = route.original_route
+            assert isinstance(told, APIRoute)
+            promised = TypeAdapter(told.responses[200]["model"])
+
+            promised.validate_python(answer.json(), strict=True)
+            described += 1
+    assert described >= len(ALLOWED)
+
+
+def test_the_description_says_how_each_route_refuses_and_which_can_be_csv(walk: Walk) -> None:
+    described = walk.client.get("/openapi.json").json()["paths"]
+    for path, methods in described.items():
+        for method, told in methods.items():
+            refusal = told["responses"]["default"]["content"]["application/problem+json"]
+            assert "code" in refusal["schema"]["required"], f"{method} {path}"
+            is_csv = "text/csv" in told["responses"]["200"].get("content", {})
+            asked = {one["name"] for one in told.get("parameters", ())}
+            assert is_csv == ("format" in asked), f"{method} {path}"
+    assert "/api/v1/meters" in described
 
 
 def test_routes_show_a_strangers_dead_letters_to_who_serves_all_alone(walk: Walk) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from cloud.kernel.auth.guard import signed_in
 from cloud.kernel.auth.principal import Principal
@@ -13,7 +14,17 @@ from cloud.kernel.web import OpenPlatform
 router = APIRouter(prefix="/api/v1", tags=["sign-in"])
 
 
-@router.get("/me")
+class Me(TypedDict):
+    """Who is signed in."""
+
+    subject: str
+    name: str
+    roles: list[str]
+    administrations: list[str]
+    administration_names: dict[str, str]
+
+
+@router.get("/me", responses={200: {"model": Me}})
 def me(
     principal: Annotated[Principal, Depends(signed_in)], platform: OpenPlatform
 ) -> dict[str, Any]:
