@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cloud.kernel.blobs import FolderBlobs
 from cloud.kernel.db import Database
 from cloud.kernel.postgres_errors import DiskNearlyFull
 from cloud.metering.figures import ROOM
@@ -66,3 +67,23 @@ def test_nothing_at_all_is_written_without_room(
     assert Gateway().hello(service, at=NOON + MINUTE).upto == 0
     for table in ("row_dead_letters", "edge_streams", "batches"):
         assert rows_of(database, f"SELECT count(*) FROM {table}") == [(0,)]
+
+
+def test_a_message_that_met_a_full_blob_folder_goes_through_when_it_comes_again(
+    service: Metering, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = Gateway()
+    gateway.hear(lorawan(1, [100], at=NOON))
+    with monkeypatch.context() as full:
+        full.setattr(FolderBlobs, "put", _no_space)
+        for message in (gateway.message(), bytes(uplink.MAX_MESSAGE_BYTES + 1)):
+            with pytest.raises(OSError, match="No space left"):
+                service.ingest(message, "cerro", NOON)
+
+    assert gateway.send(service).upto == 1
+    assert len(readings(database)) == 1
+    assert rows_of(database, "SELECT count(*) FROM row_dead_letters") == [(0,)]
+
+
+def _no_space(_store: FolderBlobs, _data: bytes) -> str:
+    raise OSError(28, "No space left on device")
