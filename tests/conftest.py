@@ -20,8 +20,9 @@ from cloud.kernel.postgres import Server
 from cloud.kernel.postgres_disk import Reserve
 from decoders.value import value
 from tests import profiles
+from tests.real_parts import pytest_runtest_setup
 
-__all__ = ["profiles"]  # how long Hypothesis looks
+__all__ = ["profiles", "pytest_runtest_setup"]  # how long Hypothesis looks; what may be missing
 
 CONTEXTS: tuple[Context, ...] = (KERNEL, context("metering"), context("operations"))
 SMALL = Reserve(ballast_bytes=1 << 20, low_water_bytes=1 << 20, start_bytes=1 << 20)

@@ -15,12 +15,13 @@ from paho.mqtt.enums import CallbackAPIVersion
 from field_sim import broker as brokers
 from field_sim.broker import Broker, BrokerFailed, Kind
 from field_sim.supervisor import start
+from tests.real_parts import BROKERS
 
 APPLICATIONS = {"gw-a": "11111111-0000-4000-8000-000000000001", "gw-b": "22222222-app"}
 QUIET_S = 0.6  # long enough on loopback for what was forbidden to arrive, had it been let through
 
 
-@pytest.fixture(params=["mosquitto", "nats"])
+@pytest.fixture(params=BROKERS)
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
     prepared = brokers.prepare(_reachable(tmp_path), APPLICATIONS, kind=request.param)
     process = start(prepared.command, run_as=prepared.run_as, log=tmp_path / "broker.log")
@@ -171,7 +172,7 @@ def test_what_a_sleeping_client_missed_waits_for_it(broker: Broker, connect: Any
     assert arrived
 
 
-@pytest.mark.parametrize("kind", ["mosquitto", "nats"])
+@pytest.mark.parametrize("kind", BROKERS)
 def test_passwords_are_kept_and_readable_by_their_owner_alone(tmp_path: Path, kind: Kind) -> None:
     first = brokers.prepare(tmp_path / "b", APPLICATIONS, kind=kind)
     second = brokers.prepare(tmp_path / "b", APPLICATIONS, kind=kind)

@@ -21,6 +21,7 @@ from decoders.encode import encode_lorawan_hourly
 from decoders.uplink import Ack, Batch, Row, RowKind, decode_batch, encode_ack
 from field_sim import broker as brokers
 from field_sim.broker import Broker
+from tests.real_parts import BROKERS
 
 ROOT = Path(__file__).parents[2]
 APPLICATIONS = {
@@ -40,7 +41,7 @@ def wait_for(what: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture(params=["mosquitto", "nats"])
+@pytest.fixture(params=BROKERS)
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
     prepared = brokers.prepare(tmp_path / "broker", APPLICATIONS, kind=request.param)
     with (tmp_path / "broker.log").open("wb") as log:

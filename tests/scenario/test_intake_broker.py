@@ -24,6 +24,7 @@ from field_sim import broker as brokers
 from field_sim.broker import Broker
 from field_sim.supervisor import start
 from tests.heard import HOUR, NOON, Gateway, lorawan, readings, rows_of
+from tests.real_parts import BROKERS
 
 APPLICATIONS = {"cerro": "11111111-app", "centro": "22222222-app"}
 ANSWER_S = 90.0
@@ -49,7 +50,7 @@ sys.exit(intake.main(platform))
 """
 
 
-@pytest.fixture(params=["mosquitto", "nats"])
+@pytest.fixture(params=BROKERS)
 def broker(request: pytest.FixtureRequest, state: Path) -> Iterator[Broker]:
     prepared = brokers.prepare(state / "broker", APPLICATIONS, kind=request.param)
     process = start(prepared.command, run_as=prepared.run_as, log=state / "broker.log")

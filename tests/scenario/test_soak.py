@@ -10,7 +10,6 @@ from tests.scenario.sandboxes import home
 pytestmark = [
     pytest.mark.xdist_group("soak"),
     pytest.mark.timeout(900),
-    pytest.mark.real_part("mosquitto"),
 ]
 
 
