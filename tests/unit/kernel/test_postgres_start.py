@@ -205,6 +205,17 @@ def test_a_free_port_that_somebody_snatches_is_replaced(
             assert version(server)
 
 
+def test_it_starts_under_the_umask_of_a_process_that_closes_what_it_makes(state: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with ours(state / "above" / "state") as server:
+            assert version(server)
+            assert mode(server.folders.data) == "0o700"
+            assert mode(server.passwords_path) == "0o600"
+    finally:
+        os.umask(before)
+
+
 def test_a_server_that_cannot_start_says_why(state: Path) -> None:
     with pytest.raises(ServerFailed, match="unrecognized configuration parameter"):
         postgres.ensure(state, reserve=SMALL, settings={"no_such_setting": "1"})
