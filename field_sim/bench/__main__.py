@@ -16,6 +16,8 @@ from rich.table import Table
 Figure = Mapping[str, Any]
 Progress = Callable[[str], None]
 
+WIDE = 200  # characters: the longest row
+
 BENCHES: Mapping[str, str] = {
     "ingest": "LoRaWAN and wM-Bus batches → committed readings, beside the bare sorted merge",
     "decode": "encrypted wM-Bus telegrams, in batches and one at a time, beside bare AES",
@@ -61,7 +63,8 @@ def show(figures: Sequence[Figure]) -> None:
         table.add_row(
             figure["bench"], figure["figure"], value, figure["unit"], limit, ratio, asked, holds
         )
-    Console().print(table)
+    # a file or a pipe has no width that cells would have to fit
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 def number(held: float | str | None) -> str:
