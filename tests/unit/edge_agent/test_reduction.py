@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -439,3 +440,24 @@ def test_a_checkpoint_of_the_caps_that_is_none_starts_afresh() -> None:
     assert caps.unpack(caps.pack(held)) == held
     for wrong in (b"", b"\x01", b"\xff", cbor2.dumps({"crc": 5}), cbor2.dumps({"crc": [1] * 9})):
         assert caps.unpack(wrong) == caps.Caps()
+
+
+def test_what_is_remembered_of_four_thousand_meters_fits_a_small_gateway() -> None:
+    """Each with a full burst window, all points of its flow and all extremes it can have."""
+    flow: leaks.Flow | None = None
+    for step in range(40):
+        flow, _ = leaks.feed(flow, "KAW-53885758", (NOON + step * 601_000_000, 1000 + 5 * step))
+    extremes = tuple((place, 1.5, 2.5) for place in range(len(reduction.EXTREME_FIELDS)))
+    meter = memory.Meter(hour=1, info_code=1, day=1, extremes=extremes, flow=flow)
+
+    tracemalloc.start()
+    try:
+        meters = memory.Meters()
+        for number in range(4000):
+            meters[f"KAW-{number:08d}"] = meter
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert meters["KAW-00000001"] == meter
+    assert used < 4000 * 700
