@@ -142,3 +142,14 @@ def gateway_answer(service: Metering, gateway: Gateway) -> bytes:
     answer = service.ingest(gateway.message(at=LATE), gateway.id, LATE)
     assert answer is not None
     return answer
+
+
+def test_a_hello_of_a_gateway_that_was_registered_later_goes_through(
+    service: Metering, database: Database, tmp_path: Path
+) -> None:
+    assert service.ingest(Gateway("nobody").message(), "nobody", NOON) is None
+    assert service.replay(1).code == "unknown_gateway"
+    with metering_on(database, tmp_path, gateways=["nobody"]):
+        assert service.replay(1).code is None
+
+    assert states(database) == [("replayed", None)]
