@@ -1,15 +1,18 @@
-"""A command line that refuses in Spanish with a code, as everything else here does; exit code 2."""
+"""A command line that refuses in Spanish with a code (exit code 2) and shows lists page by page."""
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cloud.kernel import console
+from cloud.kernel.paging import Key, PageRequest, Row, decode, page
 
 INSTANT_HELP = "instant with its zone, like 2026-11-24T12:00:00Z"
+ROWS = 200  # that a list shows unless told otherwise
 FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 # What argparse says in English; what is not here is passed on as it is.
@@ -78,3 +81,36 @@ def a_count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"de 1 a 1 000 000, no «{text}»")
     return int(text)
+
+
+def page_options(parser: argparse.ArgumentParser, *, rows: int = ROWS) -> None:
+    """Let a list be read page by page."""
+    parser.add_argument("--limit", type=a_count, default=rows, help=f"rows to show ({rows})")
+    parser.add_argument(
+        "--after", metavar="CURSOR", help="go on there: what the page before said on stderr"
+    )
+
+
+def wanted(arguments: argparse.Namespace) -> PageRequest:
+    """Return the page that was asked for. Raises Problem for a cursor that is not ours."""
+    after = None if arguments.after is None else decode(arguments.after)
+    return PageRequest(limit=arguments.limit, after=after)
+
+
+def answer_page(
+    arguments: argparse.Namespace,
+    rows: Sequence[Row],
+    *,
+    key: Callable[[Row], Key],
+    item: Callable[[Row], Any],
+) -> None:
+    """Print one page, and on stderr how to go on when there is more."""
+    shown = page(rows, wanted(arguments), key=key, item=item)
+    console.answer(arguments, shown["items"])
+    if shown["next"] is not None:
+        console.remark(
+            arguments,
+            code="more",
+            message=f"hay más: --after {shown['next']}",
+            after=shown["next"],
+        )

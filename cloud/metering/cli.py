@@ -13,12 +13,18 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from cloud.kernel import console
-from cloud.kernel.command_line import INSTANT_HELP, an_instant
+from cloud.kernel.command_line import (
+    INSTANT_HELP,
+    an_instant,
+    answer_page,
+    page_options,
+    wanted,
+)
 from cloud.kernel.console import CommandFailed
 from cloud.kernel.platform import Platform
 from cloud.metering import meters_cli, network_cli, shapes, views
 from cloud.metering.asked import RANGE_MAX, cursor_frame, cursor_reading
-from cloud.metering.cli_parts import answer_page, meter_key_of, opened, page_options, wanted
+from cloud.metering.cli_parts import meter_key_of, opened
 from cloud.metering.explain import explain_reading, frame_fields
 from cloud.metering.intervals import Point, hourly, local_day
 from cloud.metering.network_views import full_hour

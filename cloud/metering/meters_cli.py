@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloud.kernel import console
+from cloud.kernel.command_line import answer_page, page_options, wanted
 from cloud.kernel.console import CommandFailed
 from cloud.metering import shapes, views
 from cloud.metering.asked import cursor_key
-from cloud.metering.cli_parts import answer_page, opened, page_options, wanted
+from cloud.metering.cli_parts import opened
 from cloud.metering.importing import MeterRefused, checked, import_meters
 from cloud.metering.registry import NewMeter
 

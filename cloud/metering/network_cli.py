@@ -6,11 +6,12 @@ import argparse
 from typing import TYPE_CHECKING
 
 from cloud.kernel import console
+from cloud.kernel.command_line import answer_page, page_options, wanted
 from cloud.kernel.console import CommandFailed
 from cloud.kernel.platform import Platform
 from cloud.metering import network_views, shapes, views
 from cloud.metering.asked import BIGINT_MAX, cursor_key
-from cloud.metering.cli_parts import answer_page, opened, page_options, wanted
+from cloud.metering.cli_parts import opened
 from cloud.metering.dead_letters import DeadLetterUnknown
 from cloud.metering.service import Metering
 

@@ -88,6 +88,25 @@ def test_an_event_that_cannot_be_handled_is_shown_and_the_next_goes_through(
     assert run(api, "rejects", capsys=capsys) == []
 
 
+def test_events_set_aside_are_listed_page_by_page(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for alert in (6, 7):
+        publish(api, {"alert": alert})
+    consume(api)
+    parsed = aquacis.parser().parse_args(["events", "rejects", "--limit", "1"])
+    parsed.json, parsed.open_platform = True, lambda: _Lent(api)
+
+    assert parsed.run(parsed) == 0
+
+    said = capsys.readouterr()
+    more = json.loads(said.err)
+    assert more["code"] == "more"
+    following = run(api, "rejects", "--after", more["after"], capsys=capsys)
+    assert json.loads(said.out) + following == run(api, "rejects", capsys=capsys)
+    assert len(following) == 1
+
+
 def test_a_second_try_has_its_effect_once(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     with api.platform.database.connect("operations") as held:
         held.execute("ALTER TABLE alert_feed ADD CONSTRAINT not_now CHECK (alert <> 7)")
