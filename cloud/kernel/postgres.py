@@ -27,7 +27,7 @@ from psycopg.conninfo import make_conninfo
 from cloud.kernel import postgres_cluster, private_files
 from cloud.kernel.postgres_cluster import ADMIN, Folders
 from cloud.kernel.postgres_disk import Disk, Reserve
-from cloud.kernel.postgres_errors import LauncherBusy, ServerError, WrongOwner
+from cloud.kernel.postgres_errors import LauncherBusy, ServerError, ServerGivenUp, WrongOwner
 from cloud.kernel.postgres_install import choose_user, find_programs, require_reachable
 from cloud.kernel.postgres_keeper import Keeper
 from cloud.kernel.state import make_folder, prepare
@@ -64,8 +64,9 @@ class Server(Protocol):
     def failure(self) -> ServerError | None:
         """Why its launcher gave it up: it is gone and stays so, and `spanish` says why to people.
 
-        None while it runs or is being started again, and where another process launched it or
-        it is yours. Whoever launched it asks each second or so, and ends when it is not None.
+        None while it runs or is being started again, and always for one of yours. Also told to
+        those who attached, for as long as the launcher runs on. Whoever needs the server asks
+        each second or so, and ends when it is not None.
         """
         ...
 
@@ -167,13 +168,14 @@ class OurServer:
 
     @property
     def failure(self) -> ServerError | None:
-        return None if self.keeper is None else self.keeper.failure
+        return _given_up(self.folders) if self.keeper is None else self.keeper.failure
 
     def stop(self) -> None:
         if self.keeper is None or self._lock is None:
             return
         self.keeper.stop()
         self.folders.endpoint.unlink(missing_ok=True)
+        self.folders.failure.unlink(missing_ok=True)
         self._lock.close()
         self._lock = None
 
@@ -192,6 +194,8 @@ def _launch_or_attach(
         lock = _try_lock(folders.lock)
         if lock is not None:
             return _launch(folders, disk, port, settings, lock)
+        if (failure := _given_up(folders)) is not None:
+            raise failure
         found = _attach(folders, disk)
         if found is not None:
             return found
@@ -206,6 +210,7 @@ def _launch(
     try:
         began_s = time.monotonic()
         folders.endpoint.unlink(missing_ok=True)
+        folders.failure.unlink(missing_ok=True)
         disk.make_room_to_recover()
         user = choose_user(folders.data)
         if user.switch and folders.home.parent.stat().st_uid == 0:
@@ -220,7 +225,11 @@ def _launch(
             where = {"host": "127.0.0.1", "port": port, "pid": pid}
             private_files.write(folders.endpoint, json.dumps(where).encode())
 
-        keeper = Keeper(folders, programs, disk, port_wanted=port, on_ready=publish)
+        def confess(error: ServerError) -> None:
+            told = {"english": str(error), "spanish": error.spanish}
+            private_files.write(folders.failure, json.dumps(told).encode())
+
+        keeper = Keeper(folders, programs, disk, port, publish, confess)
         keeper.start()
         server = OurServer(folders, disk, keeper.port, password, keeper, lock)
         _make_database(server)
@@ -228,6 +237,7 @@ def _launch(
         _log.info("DATABASE_READY", extra={"port": server.port, "took_ms": took_ms})
         return server
     except BaseException:
+        folders.failure.unlink(missing_ok=True)  # ours alone to know: nobody attached
         lock.close()
         raise
 
@@ -245,6 +255,15 @@ def _attach(folders: Folders, disk: Disk) -> OurServer | None:
             return server
     except psycopg.OperationalError:
         return None
+
+
+def _given_up(folders: Folders) -> ServerGivenUp | None:
+    """Return what the launcher wrote down when it gave the server up, if it did."""
+    try:
+        told = json.loads(folders.failure.read_text())
+    except FileNotFoundError:
+        return None
+    return ServerGivenUp(told["english"], told["spanish"])
 
 
 def _make_database(server: OurServer) -> None:

@@ -61,6 +61,11 @@ class Folders:
         return self.home / "endpoint.json"
 
     @property
+    def failure(self) -> Path:
+        """Why the launcher gave the server up, for those who only attached to it."""
+        return self.home / "failure.json"
+
+    @property
     def lock(self) -> Path:
         return self.home / "launcher.lock"
 

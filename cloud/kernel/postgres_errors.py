@@ -13,6 +13,7 @@
     ├── DiskFull               too little room to start
     ├── DiskNearlyFull         running, but too little room to take anything new
     ├── LauncherBusy           another process holds the launcher and publishes no server
+    ├── ServerGivenUp          the process that launched it gave it up; carries its words
     └── ServerFailed           anything else; carries the end of the server's log
 
 `spanish` and `code` are for people; `str(error)` is English, for logs.
@@ -209,6 +210,12 @@ class ServerFailed(ServerError):
             f"La base de datos no arrancó. Últimas líneas: {_end(log_tail) or '(ninguna)'}",
         )
         self.log_tail = log_tail
+
+
+class ServerGivenUp(ServerError):
+    """Another process launched the server and gave it up; it still holds the launcher."""
+
+    code = "postgres-abandonado"
 
 
 def _end(log_tail: str) -> str:

@@ -49,6 +49,7 @@ class Keeper:
     disk: Disk
     port_wanted: int  # 0: any free one
     on_ready: Callable[[int, int], None]  # (port, process id); called at every start
+    on_given_up: Callable[[ServerError], None] = lambda _: None
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
     failure: ServerError | None = None
@@ -77,14 +78,19 @@ class Keeper:
             self._ready.set()
             self._watch()
         except ServerError as error:
-            self.failure = error
+            self._give_up(error)
             _log.error("POSTGRES_FAILED", extra={"code": error.code, "reason": str(error)})
         except OSError as error:  # its own files: a full disk, a folder taken away
-            self.failure = ServerFailed("the keeper of postgres failed", str(error))
+            self._give_up(ServerFailed("the keeper of postgres failed", str(error)))
             _log.exception("POSTGRES_KEEPER_FAILED")
         finally:
             self._end()
             self._ready.set()
+
+    def _give_up(self, error: ServerError) -> None:
+        self.failure = error
+        with contextlib.suppress(OSError):  # no room to say so: they see that nobody answers
+            self.on_given_up(error)
 
     def _launch(self) -> None:
         """Start the server on a port that is free, whatever the last one left behind."""

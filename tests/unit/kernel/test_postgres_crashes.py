@@ -23,7 +23,13 @@ from cloud.kernel import postgres, postgres_child
 from cloud.kernel.postgres import OurServer
 from cloud.kernel.postgres_cluster import Folders
 from cloud.kernel.postgres_disk import Reserve
-from cloud.kernel.postgres_errors import DataLost, DiskFull, OtherVersion, ServerFailed
+from cloud.kernel.postgres_errors import (
+    DataLost,
+    DiskFull,
+    OtherVersion,
+    ServerFailed,
+    ServerGivenUp,
+)
 from cloud.kernel.postgres_install import choose_user, find_programs
 
 if TYPE_CHECKING:
@@ -184,7 +190,7 @@ def is_busy(pid: int) -> bool:
 
 def test_a_server_that_keeps_dying_is_given_up_and_says_so(filled_state: Path) -> None:
     with ours(filled_state) as server:
-        died: set[int] = set()
+        attached, died = ours(filled_state), set[int]()
         while server.failure is None:
             pid = postmaster_of(server)
             if pid not in died and is_alive(pid):
@@ -193,7 +199,16 @@ def test_a_server_that_keeps_dying_is_given_up_and_says_so(filled_state: Path) -
             time.sleep(0.02)
 
         assert isinstance(server.failure, ServerFailed)
+        wait_until(lambda: attached.failure is not None)
+        assert attached.failure is not None
+        assert attached.failure.spanish == server.failure.spanish
+        with pytest.raises(
+            ServerGivenUp, match="does not stay up"
+        ):  # at once: it is not waited for
+            ours(filled_state)
         assert len(died) == 4  # three restarts within a minute, and then no more
+    with ours(filled_state) as server:
+        assert (server.failure, attached.failure) == (None, None)
 
 
 @pytest.mark.parametrize("pid", ["gone", "zombie", "reused"])

@@ -172,7 +172,8 @@ def test_what_a_process_makes_is_closed_to_others(tmp_path: Path, process: str) 
 def environment(state: Path) -> dict[str, str]:
     kept = {name: text for name, text in os.environ.items() if not name.startswith("AQUACIS_")}
     given = {"AQUACIS_STATE": str(state), "AQUACIS_BROKER_URL": "mqtt://127.0.0.1:1"}
-    return {**kept, **given, "PYTHONPATH": str(ROOT)}
+    packages = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
+    return {**kept, **given, "PYTHONPATH": packages}
 
 
 def kill_database(state: Path) -> None:
