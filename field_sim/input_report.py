@@ -40,8 +40,7 @@ class Outcome:
 
     heard      telegrams the agents took
     stored     frames in the cloud; readings that are new there, and that it had already
-    rejected   {code: telegrams kept as rejected}
-    unread     {code: lines that were no telegram, kept as reports}
+    rejected   {code: telegrams and lines kept as rejected}; lines have input_… codes
     """
 
     heard: int
@@ -49,7 +48,6 @@ class Outcome:
     readings: int
     known: int
     rejected: Mapping[str, int]
-    unread: Mapping[str, int]
 
 
 class InputShown:
@@ -116,34 +114,23 @@ def outcome_of(connection: Connection, gateways: Sequence[str], since: datetime)
            WHERE topic_gateway = ANY (%s) AND received_at >= %s GROUP BY code ORDER BY code""",
         given,
     )
-    unread = connection.execute(
-        """SELECT payload->>'code', count(*) FROM gateway_reports JOIN gateways USING (gateway_key)
-           WHERE kind = 'bad_input' AND id = ANY (%s) AND received_at >= %s
-           GROUP BY 1 ORDER BY 1""",
-        given,
-    )
     return Outcome(
         heard=heard[0],
         stored=totals[0],
         readings=totals[1],
         known=totals[2],
         rejected=dict(rejected.fetchall()),
-        unread=dict(unread.fetchall()),
     )
 
 
 def told(outcome: Outcome, url: str) -> str:
     """Return the outcome in Spanish."""
-
-    def by_code(counts: Mapping[str, int]) -> str:
-        return ", ".join(f"{code} {count}" for code, count in counts.items()) or "ninguno"
-
+    codes = ", ".join(f"{code} {count}" for code, count in outcome.rejected.items())
     return (
         "Fin del archivo; todo lo que se guarda está en la nube:\n"
         f"  telegramas leídos    {outcome.heard}\n"
         f"  tramas guardadas     {outcome.stored}\n"
         f"  lecturas             {outcome.readings} nuevas, {outcome.known} que ya estaban\n"
-        f"  rechazos por código  {by_code(outcome.rejected)}\n"
-        f"  líneas ilegibles     {by_code(outcome.unread)}\n"
+        f"  rechazos por código  {codes or 'ninguno'}\n"
         f"  véalo en             {url}/medidores  y  {url}/rechazos"
     )

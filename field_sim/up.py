@@ -53,12 +53,16 @@ examples:
   python3 tasks.py up --speed 1 --port 8000    in real time, at http://127.0.0.1:8000/
   python3 tasks.py up --input telegrams.jsonl  your telegrams instead, with the real clock
   AQUACIS_STATE=/srv/demo python3 tasks.py up  its data elsewhere; a second city beside the first
+  AQUACIS_BROKER=nats python3 tasks.py up      on NATS, where mosquitto is installed too
 
 A line of --input, in JSON:
   {"telegram_hex": "2A44…", "key_hex": "28F6…", "heard_at": "2026-03-01T10:00:00Z",
    "gateway": "norte"}
   {"payload_hex": "7844…", "fport": 1, "dev_eui": "0013EA0001020304", "f_cnt": 7, "heard_at": …}
 also: "prior_telegrams_hex": [full frames that teach a compact one], "already_decrypted": true.
+Stored is what a gateway stores: of a wM-Bus meter one telegram an hour, changes and extremes; of
+unreadable telegrams and lines 60 an hour and code. What became of the file is said at its end.
+A folder holds a city or telegrams of yours, never both.
 
 exit codes: 0 stopped by a signal · 1 could not start or go on; the reason is in Spanish with a
 code · 2 wrong usage. Logs: <state>/logs/. Passwords: <state>/users.json (yours alone to read).
@@ -210,7 +214,7 @@ def known_city(state: Path) -> city.Progress:
 
 def city_sandbox(state: Path, told: argparse.Namespace) -> tuple[Sandbox, Plan]:
     """Describe the sandbox with a city; begin the city if there is none yet."""
-    now_us = city.wall_us()
+    now_us, port = city.wall_us(), http_port(state, told.port)  # refused before anything is begun
     if not (state / "city.json").exists():
         clock = ClockFile(state / "clock.json").course
         end_h = (clock.sim_us if clock else now_us) // HOUR_US
@@ -238,7 +242,7 @@ def city_sandbox(state: Path, told: argparse.Namespace) -> tuple[Sandbox, Plan]:
         state=state,
         agents=city_agents(state, town),
         meters=registered(town),
-        http_port=http_port(state, told.port),
+        http_port=port,
         clock=f"file:{state / 'clock.json'}",
         city=command,
         broker_port=told.broker_port,
@@ -248,6 +252,7 @@ def city_sandbox(state: Path, told: argparse.Namespace) -> tuple[Sandbox, Plan]:
 
 def input_sandbox(state: Path, told: argparse.Namespace) -> Sandbox:
     """Describe the sandbox that reads a file, with the real clock."""
+    port = http_port(state, told.port)
     telegrams = [input_file.understood(line) for line in input_file.read_lines(told.input)]
     agents = input_file.agents_for(state, telegrams)
     say(input_report.begun(str(told.input), telegrams))
@@ -255,7 +260,7 @@ def input_sandbox(state: Path, told: argparse.Namespace) -> Sandbox:
         state=state,
         agents=agents,
         meters=input_file.keys_of(telegrams),
-        http_port=http_port(state, told.port),
+        http_port=port,
         clock="system",
         city=None,
         broker_port=told.broker_port,
