@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from cloud.metering.asked import cursor_key
 from cloud.metering.cli_parts import opened
 from cloud.metering.importing import MeterRefused, checked, import_meters
 from cloud.metering.registry import NewMeter
+from cloud.metering.views import Connection
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -63,7 +64,7 @@ def import_file(arguments: argparse.Namespace) -> int:
     with opened(arguments) as (platform, connection):
         default = platform.settings.administration_codes[0]
         known = set(platform.settings.administration_codes)
-        placed = [replace(m, administration=m.administration or default) for _, m in read]
+        placed = placed_in(connection, [meter for _, meter in read], default=default)
         for meter in placed:
             if meter.administration not in known:
                 raise CommandFailed(
@@ -84,6 +85,31 @@ def import_file(arguments: argparse.Namespace) -> int:
         arguments, {"meters": len(placed), "new_meters": new_meters, "new_keys": new_keys}
     )
     return 0
+
+
+def placed_in(
+    connection: Connection, meters: Sequence[NewMeter], *, default: str
+) -> list[NewMeter]:
+    """Return the meters with an administration: as their line says, else the one they are in,
+    else the first of this deployment. A line about a key moves no meter.
+    """
+    names = [name for meter in meters for name in (meter.name, meter.dev_eui) if name]
+    rows = connection.execute(
+        """SELECT n.name, m.administration FROM meter_names n JOIN meters m USING (meter_key)
+           WHERE n.name = ANY (%s)""",
+        [names],
+    )
+    held: dict[str | None, str] = dict(rows.fetchall())
+    return [
+        replace(
+            meter,
+            administration=meter.administration
+            or held.get(meter.name)
+            or held.get(meter.dev_eui)
+            or default,
+        )
+        for meter in meters
+    ]
 
 
 def _refused(line: int, refused: MeterRefused) -> CommandFailed:

@@ -11,9 +11,11 @@ import pytest
 
 from cloud.__main__ import main
 from cloud.kernel.db import Database
+from cloud.metering.registry import NewMeter
 from cloud.metering.service import Metering
 from tests.heard import (
     HOUR,
+    KEY,
     MINUTE,
     NOON,
     Gateway,
@@ -179,6 +181,35 @@ def test_an_import_that_cannot_be_names_its_line_and_takes_nothing(
     assert (code, told[0]["code"]) == (1, "dev_eui_taken")
     assert told[0]["message"].startswith("línea 3: ")
     assert rows_of(database, "SELECT * FROM meter_names ORDER BY name") == before
+
+
+def test_a_key_imported_later_leaves_the_meter_in_its_administration(
+    service: Metering,
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    aquacis: Any,
+) -> None:
+    administrations = {"queretaro": {"name": "Querétaro"}, "corregidora": {"name": "Corregidora"}}
+    monkeypatch.setenv("AQUACIS_ADMINISTRATIONS", json.dumps(administrations))
+    service.import_meters([NewMeter(name=NAME, administration="corregidora")])
+    file = tmp_path / "keys.jsonl"
+    file.write_text(json.dumps({"meter": NAME, "key_hex": KEY.hex()}) + '\n{"meter": "KAM-1"}\n')
+    assert aquacis("meters", "import", str(file))[2][0]["code"] == "meter_name_invalid"
+    file.write_text(
+        "\n".join(
+            json.dumps(line)
+            for line in ({"meter": NAME, "key_hex": KEY.hex()}, {"meter": str(wmbus_meter(6))})
+        )
+    )
+
+    code, counted, _ = aquacis("meters", "import", str(file))
+
+    assert (code, counted) == (0, {"meters": 2, "new_meters": 1, "new_keys": 1})
+    assert rows_of(database, "SELECT serial, administration FROM meters ORDER BY serial") == [
+        ("00000005", "corregidora"),
+        ("00000006", "queretaro"),
+    ]
 
 
 def test_meters_keys_are_sealed_again_with_the_new_key(
