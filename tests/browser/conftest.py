@@ -113,9 +113,13 @@ def _serving(platform: Platform, listener: socket.socket) -> Iterator[None]:
             thread.join(STOP_S)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium with an empty profile; the tests are skipped where it is not installed."""
+    """Debian's Chromium with an empty profile; the tests are skipped where it is not installed.
+
+    Closed with its module: while it is open this thread has an event loop, and tests that start
+    one of their own would fail beside it.
+    """
     if shutil.which(CHROMIUM) is None:
         pytest.skip(f"chromium is not installed here ({CHROMIUM}); on Debian: apt-get install it")
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # its sandbox refuses root
@@ -133,7 +137,7 @@ def stranger(chromium: Browser) -> Iterator[Page]:
         yield page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def signed_in(chromium: Browser, site: Site) -> StorageState:
     """What the browser keeps once the supervisor has signed in: the issuer's cookie."""
     with _page(chromium, phone=False) as page:
