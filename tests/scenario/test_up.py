@@ -19,7 +19,6 @@ from tests.scenario.sandboxes import START_S, STOP_S, Up, eventually, home, is_a
 pytestmark = [
     pytest.mark.xdist_group("up"),
     pytest.mark.timeout(600),
-    pytest.mark.real_part("mosquitto"),
 ]
 SMALL = ("--meters", "24", "--history", "30", "--speed", "600")
 # by the seconds that history, its end and a full simulated hour take on a busy machine
@@ -102,6 +101,48 @@ def answers(url: str) -> bool:
         return httpx.get(url + "/readyz").status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def test_it_runs_on_nats_gives_no_secret_away_and_ends_with_its_database(state: Path) -> None:
+    short = ("--meters", "12", "--history", "3")
+    with sandbox(state, *short, AQUACIS_BROKER="nats", AQUACIS_BROKER_PASSWORD="yours") as up:
+        up.ready()
+        eventually(lambda: history(state) is None, LIVE_S)
+        eventually(lambda: up.aquacis("readings", up.aquacis("meters")[0]["name"]), LIVE_S)
+        assert (state / "broker" / "nats").is_dir()
+        assert not (state / "broker" / "mosquitto").exists()
+        told = {name: environment(pid) for name, pid in up.children().items()}
+        cloud = json.loads((state / "broker" / "passwords.json").read_text())["cloud"]
+        assert told["intake"]["AQUACIS_BROKER_PASSWORD"] == cloud
+        for name in ("broker", "city", "agent-gw-centro"):
+            assert "AQUACIS_BROKER_PASSWORD" not in told[name]
+            assert cloud not in told[name].values()
+        assert open_to_others(state) == []
+
+        killed: set[int] = set()
+        eventually(lambda: is_over(up, killed), START_S)
+        assert up.process.wait(STOP_S) == 1
+        eventually(lambda: "[postgres-fallo]" in up.text, 5)
+
+
+def environment(pid: int) -> dict[str, str]:
+    told = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(variable.split("=", 1) for variable in told if variable)
+
+
+def open_to_others(state: Path) -> list[str]:
+    """Name what others could read or enter here, but for the servers' folders, closed inside."""
+    entries = [path for path in state.iterdir() if path.name not in {"broker", "postgres"}]
+    return [path.name for path in entries if path.stat().st_mode & 0o077]
+
+
+def is_over(up: Up, killed: set[int]) -> bool:
+    """Kill the database's server whenever there is a new one; say whether `up` has ended."""
+    pid = postmaster(up.state)
+    if pid > 0 and pid not in killed and is_alive(pid):
+        killed.add(pid)
+        os.kill(pid, signal.SIGKILL)
+    return up.process.poll() is not None
 
 
 def test_a_taken_port_and_an_unreadable_file_are_said_in_spanish_with_a_code(state: Path) -> None:
