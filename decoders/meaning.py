@@ -17,6 +17,7 @@ from decoders.wmbus.data import (
     digits_of,
     instant_of,
     litres_of,
+    possible,
     text_of,
     time_of,
     to_litres,
@@ -199,7 +200,7 @@ def _series(records: tuple[Record, ...]) -> tuple[tuple[int, int], ...]:
         meaning = record.shape.meaning
         if meaning is None:
             continue
-        if meaning.unit == "datetime" and not meaning.qualifiers:
+        if meaning.quantity == "datetime" and not meaning.qualifiers:
             instant = instant_of(record)
             if instant is not None:
                 instants[record.shape.storage] = instant
@@ -212,16 +213,24 @@ def _series(records: tuple[Record, ...]) -> tuple[tuple[int, int], ...]:
         if not any(_profiles(profile, base) for base in bases):
             raise Malformed(LAYER, profile.at, "a profile without the register it starts from")
     for base in bases:
-        storage, meaning = base.shape.storage, base.shape.meaning
-        digits = digits_of(base)
-        if storage not in instants or digits is None or meaning is None:
-            continue
-        points: tuple[tuple[int, int], ...] = ((instants[storage], digits),)
-        for profile in profiles:
-            if _profiles(profile, base):
-                points = series_of(read_profile(profile), base=digits, local_us=instants[storage])
-        return tuple((at, to_litres(raw, meaning.exponent)) for at, raw in points)
+        if base.shape.storage in instants:
+            series = _told_by(base, profiles, local_us=instants[base.shape.storage])
+            if series:
+                return series
     return ()
+
+
+def _told_by(base: Record, profiles: list[Record], *, local_us: int) -> tuple[tuple[int, int], ...]:
+    """(instant, litres) of a register and of the profile that leads back from it."""
+    digits, meaning = digits_of(base), base.shape.meaning
+    if digits is None or meaning is None:
+        return ()
+    points: tuple[tuple[int, int], ...] = ((local_us, digits),)
+    for profile in profiles:
+        if _profiles(profile, base):
+            points = series_of(read_profile(profile), base=digits, local_us=local_us)
+    series = tuple((at, to_litres(raw, meaning.exponent)) for at, raw in points)
+    return series if all(possible(litres) is not None for _, litres in series) else ()
 
 
 def _profiles(record: Record, base: Record) -> bool:

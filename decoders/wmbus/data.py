@@ -13,6 +13,7 @@ from decimal import Decimal
 from decoders.wmbus.records import Record
 
 US_PER_SECOND = 1_000_000
+LITRES_END = 1 << 63
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _INTEGER_FIELDS = frozenset({1, 2, 3, 4, 6, 7})
 _BCD_FIELDS = frozenset({9, 10, 11, 12, 14})
@@ -120,15 +121,20 @@ def datetime_of(local_us: int) -> datetime:
 
 
 def litres_of(record: Record) -> int | None:
-    """A volume in whole litres, rounded down; None when invalid or not a volume in m3."""
+    """A volume in whole litres, rounded down; None when invalid, not a volume in m3, or absurd."""
     meaning = record.shape.meaning
     if meaning is None or meaning.unit != "m3" or meaning.profile:
         return None
     if record.shape.data_field == _REAL:
         cubic_metres = decimal_of(record)
-        return None if cubic_metres is None else math.floor(cubic_metres.scaleb(3))
+        return None if cubic_metres is None else possible(math.floor(cubic_metres.scaleb(3)))
     digits = digits_of(record)
-    return None if digits is None else to_litres(digits, meaning.exponent)
+    return None if digits is None else possible(to_litres(digits, meaning.exponent))
+
+
+def possible(litres: int) -> int | None:
+    """A register that 64 bits hold; more water than that has gone through no meter."""
+    return litres if -LITRES_END <= litres < LITRES_END else None
 
 
 def to_litres(digits: int, exponent: int) -> int:

@@ -84,7 +84,8 @@ def run(folder: Path, *, n: int, seed: int) -> Verdict:
     verdict.must_be_zero["answers slower than a second"] = int(slowest_s > SLOW_S)
     if failed:
         (folder / "failed.txt").write_text("\n".join(failed))
-        verdict.notes.append(f"first of failed.txt: {failed[0][:200]}")
+        firsts = {line.split(maxsplit=2)[1]: line[:400] for line in reversed(failed)}
+        verdict.notes.extend(("all of them are in failed.txt (--keep)", *firsts.values()))
     return verdict
 
 

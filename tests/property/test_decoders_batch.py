@@ -370,3 +370,14 @@ def test_an_empty_batch_has_empty_columns() -> None:
 
     assert len(columns.row) == len(columns.of_frame) == len(columns.litres) == 0
     assert columns.names == columns.codes == ()
+
+
+def test_a_register_beyond_all_litres_stops_no_batch() -> None:
+    nobody = MeterId(manufacturer="ABC", serial="00000001", version=1, medium=7)
+    absurd = b"\x44" + nobody.to_wire() + bytes.fromhex("78" + "0717" + "00" * 7 + "40")
+    rows = batch_of([bytes((len(absurd),)) + absurd])
+
+    decoded = decode_rows(rows, keys=lambda _: None, formats=Formats())
+
+    assert not decoded.errors
+    assert not decoded.has_register.any()

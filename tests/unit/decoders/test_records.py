@@ -201,3 +201,20 @@ def test_only_decode_errors_come_out_of_every_short_input() -> None:
                 split(bytes((first, second)), at=0)
             except DecodeError:
                 continue
+
+
+@pytest.mark.parametrize("encoded", ["05137F969865", "071700000000000000" + "40"])
+def test_more_litres_than_any_meter_counts_are_no_register(encoded: str) -> None:
+    record = only(encoded)
+
+    assert litres_of(record) is None
+    assert measured_by((record,), None).register_l is None
+    instant = only("046D00331837")
+    assert measured_by((instant, record), None).series == ()
+
+
+@pytest.mark.parametrize("other", ["04FD7000331837", "04FD3000331837"])
+def test_only_the_meters_clock_dates_its_register(other: str) -> None:
+    dated = split(bytes.fromhex(other + "041301000000"), at=0)
+
+    assert measured_by(dated, None).series == ()
