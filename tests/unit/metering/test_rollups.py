@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -36,7 +35,7 @@ def days(
     with database.connect("metering") as connection:
         [key] = connection.execute("SELECT meter_key FROM meters").fetchall()
         rollups.recompute(connection, [(key[0], TODAY), (key[0], TOMORROW)])
-        found: list[dict[str, Any]] = [
+        found = [
             shapes.day(row)
             for row in views.days(
                 connection, meter_key=key[0], from_on=TODAY, to_on=TOMORROW + timedelta(days=1)
