@@ -53,6 +53,7 @@ DEFAULT_LIMITS: Final = Limits()
 # Shorter intervals are joined until they are this long and reach another hour: 1 litre of
 # resolution in 16 seconds would read as 225 l/h.
 EVIDENCE_US: Final = 30 * MINUTE_US
+USE_BEFORE_US: Final = 3 * HOUR_US  # a leak that begins while people use water: their last hours
 RECENT_STEP_US: Final = 10 * MINUTE_US  # spacing of the samples kept for the burst window
 
 
@@ -63,8 +64,9 @@ class Finding:
     episode      16 hex digits; the same wherever the same start hour was seen
     level        hours of continuous flow: 24 | 48 | 72; 0 for a burst
     started_at   µs UTC; ended_at: µs UTC of the newest sample
-    rate_lph     continuous flow: the least that any interval of it drew, since what runs when
-                 nobody draws water is the leak, and the rest is use; burst: the mean
+    rate_lph     continuous flow: the least that any interval drew since the level before, since
+                 what runs when nobody draws water is the leak, and the rest is use; burst: the
+                 mean
     litres       lost at that rate (continuous flow), or drawn in all (burst)
     """
 
@@ -91,7 +93,7 @@ class Flow:
     open: Point = NOWHERE  # where the open continuous-flow episode began
     level: int = 0
     quiet_us: int = 0
-    least_lph: int = 0  # the least flow of an interval of the run
+    least_lph: int = 0  # the least flow of an interval since the level before; 0 = none yet
     burst: Point = NOWHERE  # where the open burst began
 
 
@@ -232,15 +234,22 @@ def _continuous(
     if lasted_us > limits.gap_us:
         return (point, flow.open, flow.level, 0, flow.least_lph), ()
     rate_lph = drawn * HOUR_US // lasted_us
-    is_new = flow.run is NOWHERE
-    run = flow.base if is_new else flow.run
-    least_lph = rate_lph if is_new or flow.least_lph == 0 else min(flow.least_lph, rate_lph)
+    run = flow.base if flow.run is NOWHERE else flow.run
+    least_lph = _least(flow, run, point, rate_lph)
     level = _level(point[0] - run[0] + limits.slack_us, limits)
     if level <= flow.level:
         return (run, flow.open, flow.level, 0, least_lph), ()
     opened = run if flow.open is NOWHERE else flow.open
     found = _continuous_finding(meter, opened, point, level=level, rate_lph=least_lph, is_open=True)
-    return (run, opened, level, 0, least_lph), (found,)
+    return (run, opened, level, 0, rate_lph), (found,)
+
+
+def _least(flow: Flow, run: Point, point: Point, rate_lph: int) -> int:
+    """Return the least flow so far, the first hours of a run left out: they may still be use."""
+    before = 0 if flow.run is NOWHERE and flow.open is NOWHERE else flow.least_lph
+    if point[0] - run[0] <= USE_BEFORE_US:
+        return before
+    return rate_lph if before == 0 else min(before, rate_lph)
 
 
 def _level(lasted_us: int, limits: Limits) -> int:

@@ -275,3 +275,20 @@ def test_what_the_household_uses_beside_a_leak_is_not_called_lost() -> None:
         (48, 18, 48 * 18),
         (72, 18, 72 * 18),
     ]
+
+
+def test_the_hours_of_use_before_a_leak_do_not_make_it_small() -> None:
+    found = found_in(points([4, 3, 5] + [110] * 80 + [0, 0]))
+
+    assert [(f.level, f.rate_lph, f.state) for f in found] == [
+        (24, 110, "open"),
+        (48, 110, "open"),
+        (72, 110, "open"),
+        (72, 110, "closed"),
+    ]
+
+
+def test_a_leak_that_grows_is_told_at_its_new_rate() -> None:
+    found = found_in(points([10] * 23 + [60] * 31))
+
+    assert [(f.level, f.rate_lph) for f in found] == [(24, 10), (48, 60)]
