@@ -77,7 +77,11 @@ def list_meters(
 
 
 @router.get("/meters/{meter_key}", responses=shown(Meter))
-def one_meter(principal: Reader, platform: OpenPlatform, meter_key: Key) -> Any:  # noqa: ANN401
+def one_meter(
+    principal: Reader,
+    platform: OpenPlatform,
+    meter_key: Key,
+) -> Any:  # noqa: ANN401  JSON
     """One meter: its names, its newest register, its open alerts."""
     with platform.pool(CONTEXT).connection() as connection:
         return shapes.meter(_meter(connection, principal, meter_key))
@@ -185,7 +189,11 @@ def meter_alerts(
 
 
 @router.get("/frames/{frame_hash}", responses=shown(DecodedFrame))
-def one_frame(principal: Looker, platform: OpenPlatform, frame_hash: FrameHash) -> Any:  # noqa: ANN401
+def one_frame(
+    principal: Looker,
+    platform: OpenPlatform,
+    frame_hash: FrameHash,
+) -> Any:  # noqa: ANN401  JSON
     """One frame: who heard it, its bytes, and what it says, decoded again now."""
     frame = bytes.fromhex(frame_hash)
     with platform.pool(CONTEXT).connection() as connection:

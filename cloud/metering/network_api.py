@@ -31,7 +31,11 @@ GatewayId = Annotated[str, Path(pattern=r"^[a-z0-9-]{1,32}$")]
 
 
 @router.get("/gateways", responses=listed(Page[Gateway]))
-def list_gateways(principal: Operator, platform: OpenPlatform, form: AnswerForm) -> Any:  # noqa: ANN401
+def list_gateways(
+    principal: Operator,
+    platform: OpenPlatform,
+    form: AnswerForm,
+) -> Any:  # noqa: ANN401  JSON or CSV
     """Gateways with what was expected and received in each of the last 24 full hours."""
     items = gateway_items(platform, principal)
     if form.is_csv:
@@ -142,7 +146,11 @@ def list_dead_letters(
 
 
 @router.post("/dead-letters/{dead_letter_key}/replay", responses=shown(DeadLetter))
-def replay_dead_letter(principal: Operator, platform: OpenPlatform, dead_letter_key: Key) -> Any:  # noqa: ANN401
+def replay_dead_letter(
+    principal: Operator,
+    platform: OpenPlatform,
+    dead_letter_key: Key,
+) -> Any:  # noqa: ANN401  JSON or CSV
     """Try a refused row or message again, with today's keys and decoders."""
     with platform.pool(CONTEXT).connection() as connection:
         _dead_letter(connection, platform, principal, dead_letter_key)

@@ -138,7 +138,13 @@ def user_named(connection: Connection, name: str) -> User | None:
     return None if row is None else User.of(*row)
 
 
-def sign_in(connect: Any, *, name: str, password: str, now: datetime) -> User:  # noqa: ANN401
+def sign_in(
+    connect: Any,  # noqa: ANN401  a pool's or a database's connection maker
+    *,
+    name: str,
+    password: str,
+    now: datetime,
+) -> User:
     """Return the user that name and password prove.
 
     The try is counted and committed before the password is looked at, so that a hundred tries
