@@ -15,10 +15,11 @@ from typing import Final
 
 from edge_agent import VERSION, inspection, selftest
 from edge_agent.clock import SystemClock
-from edge_agent.config import Config, ConfigError, read_config
+from edge_agent.config import Config, read_config
 from edge_agent.decoding import decode_lines
 from edge_agent.keys import KeyFileUnusable, read_keys
 from edge_agent.outbox import OutboxUnusable
+from edge_agent.settings_text import ConfigError
 from edge_agent.wiring import agent_of
 
 EXIT_USAGE: Final = 2

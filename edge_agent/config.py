@@ -27,9 +27,12 @@ from typing import Any, Final, TypeVar
 from decoders.uplink import MAX_GATEWAY_CHARACTERS
 from decoders.value import value
 from edge_agent import leaks
-from edge_agent.mqtt import Broker, broker_at
+from edge_agent.mqtt import Broker
 from edge_agent.outbox import Limit
 from edge_agent.protocol import Pace
+from edge_agent.settings_text import ConfigError, text
+from edge_agent.settings_text import broker as read_broker
+from edge_agent.source_configs import Around, SourceConfig, source_config
 
 SECOND_US: Final = 1_000_000
 MASK: Final = "•••"
@@ -42,29 +45,6 @@ KNOWN: Final = frozenset(
 )
 
 T = TypeVar("T")
-
-
-class ConfigError(Exception):
-    """A setting that cannot be used; says which."""
-
-
-@value
-class LinesConfig:
-    """See `sources.lines`. `only_own`: skip JSON lines that name another gateway."""
-
-    name: str
-    path: str
-    only_own: bool = False
-
-
-@value
-class ChirpStackConfig:
-    """See `sources.chirpstack`."""
-
-    name: str
-    broker: Broker
-    application: str
-    gateway_eui: str | None = None
 
 
 @value
@@ -83,7 +63,7 @@ class Config:
     limit: Limit
     pace: Pace
     limits: leaks.Limits
-    sources: tuple[LinesConfig | ChirpStackConfig, ...]
+    sources: tuple[SourceConfig, ...]
 
     def printable(self) -> dict[str, object]:
         """Return the settings as JSON can hold them, without secrets."""
@@ -125,17 +105,18 @@ def read_config(path: Path, *, environment: Mapping[str, str] = os.environ) -> C
 
 def _config(said: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
     gateway = _gateway(said)
-    broker = _broker(said, user=gateway)
+    broker = read_broker(said, user=gateway)
     keys, meters = said.get("keys"), said.get("meters")
     offsets = said.get("meter_clock_offsets_s") or {}
     given = said.get("sources", said.get("source")) or []
-    sources = tuple(_source(source, i, broker, gateway) for i, source in enumerate(given))
+    around = Around(gateway=gateway, broker=broker)
+    sources = tuple(source_config(source, i, around) for i, source in enumerate(given))
     if len({source.name for source in sources}) != len(sources):
         raise ConfigError("sources: two have the same name")
     return Config(
         gateway=gateway,
         broker=broker,
-        state=Path(_text(said, "state")),
+        state=Path(text(said, "state")),
         clock=said.get("clock") or environment.get("AQUACIS_CLOCK") or "system",
         clock_offset_us=round(float(said.get("clock_offset_s", 0)) * SECOND_US),
         keys=None if keys is None else Path(keys),
@@ -150,41 +131,13 @@ def _config(said: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
 
 
 def _gateway(said: Mapping[str, Any]) -> str:
-    gateway = _text(said, "gateway")
+    gateway = text(said, "gateway")
     allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-")
     if set(gateway) - allowed or len(gateway) > MAX_GATEWAY_CHARACTERS:
         raise ConfigError(
             f"gateway: {gateway!r} is not 1 to {MAX_GATEWAY_CHARACTERS} characters of a-z, 0-9, -"
         )
     return gateway
-
-
-def _broker(said: Mapping[str, Any], *, user: str) -> Broker:
-    return broker_at(
-        _text(said, "broker"),
-        user=said.get("user") or user,
-        password=said.get("password") or "",
-        ca_file=said.get("ca_file"),
-    )
-
-
-def _source(
-    said: Mapping[str, Any], number: int, broker: Broker, gateway: str
-) -> LinesConfig | ChirpStackConfig:
-    kind = said.get("kind")
-    name = str(said.get("name") or f"{kind}-{number}")
-    if kind == "lines":
-        only_own = bool(said.get("only_own", False))
-        return LinesConfig(name=name, path=_text(said, "path"), only_own=only_own)
-    if kind == "chirpstack":
-        own = _broker(said, user=gateway) if said.get("broker") else broker
-        return ChirpStackConfig(
-            name=name,
-            broker=own,
-            application=str(said.get("application") or "+"),
-            gateway_eui=said.get("gateway_eui"),
-        )
-    raise ConfigError(f"sources[{number}].kind: chirpstack or lines is expected, got {kind!r}")
 
 
 def _settings(kind: type[T], said: Mapping[str, Any], name: str) -> T:
@@ -195,10 +148,3 @@ def _settings(kind: type[T], said: Mapping[str, Any], name: str) -> T:
     if unknown:
         raise ConfigError(f"{name}: unknown setting {', '.join(unknown)}")
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
-
-
-def _text(said: Mapping[str, Any], name: str) -> str:
-    given = said.get(name)
-    if not isinstance(given, str) or not given:
-        raise ConfigError(f"{name}: a text is expected")
-    return given

@@ -10,14 +10,14 @@ from typing import IO
 from edge_agent import core, protocol, reduction
 from edge_agent.checkpoints import recovered
 from edge_agent.clock import Clock, clock_from
-from edge_agent.config import ChirpStackConfig, Config, ConfigError, LinesConfig
+from edge_agent.config import Config
 from edge_agent.forward import CloudLink
 from edge_agent.keys import KeyFileUnusable, read_keys
 from edge_agent.outbox import Outbox, OutboxUnusable
+from edge_agent.settings_text import ConfigError
 from edge_agent.shell import Agent, Log
-from edge_agent.sources.chirpstack import ChirpStackSource
-from edge_agent.sources.lines import LineSource
-from edge_agent.sources.port import Inbox, Source
+from edge_agent.source_wiring import source_of
+from edge_agent.sources.port import Inbox
 
 OUTBOX_FILE = "outbox.db"
 LOCK_FILE = "agent.lock"
@@ -98,30 +98,12 @@ def agent_of(config: Config, *, log: Log, with_sources: bool = True) -> Agent:
         link=CloudLink(
             broker=config.broker, gateway=config.gateway, inbox=inbox, clock=clock, log=log
         ),
-        sources=tuple(_source(source, config, inbox, clock) for source in sources),
+        sources=tuple(
+            source_of(source, gateway=config.gateway, inbox=inbox, clock=clock)
+            for source in sources
+        ),
         inbox=inbox,
         clock=clock,
         log=log,
         lock=lock,
-    )
-
-
-def _source(
-    source: LinesConfig | ChirpStackConfig, config: Config, inbox: Inbox, clock: Clock
-) -> Source:
-    if isinstance(source, LinesConfig):
-        return LineSource(
-            name=source.name,
-            path=source.path,
-            inbox=inbox,
-            clock=clock,
-            only=config.gateway if source.only_own else None,
-        )
-    return ChirpStackSource(
-        name=source.name,
-        broker=source.broker,
-        client_id=f"aquacis-edge-{config.gateway}-{source.name}",
-        application=source.application,
-        gateway_eui=source.gateway_eui,
-        inbox=inbox,
     )

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from edge_agent.clock import FileClock, SystemClock, clock_from
-from edge_agent.config import ChirpStackConfig, ConfigError, LinesConfig, read_config
+from edge_agent.config import read_config
 from edge_agent.keys import KeyFileUnusable, address_of, read_keys
 from edge_agent.mqtt import broker_at
+from edge_agent.settings_text import ConfigError
+from edge_agent.source_configs import ChirpStackConfig, LinesConfig
 
 SETTINGS: dict[str, Any] = {
     "gateway": "norte",

@@ -1,0 +1,30 @@
+"""Reading one section of the settings: what `config` and `source_configs` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edge_agent.mqtt import Broker, broker_at
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used; says which."""
+
+
+def text(said: Mapping[str, Any], name: str) -> str:
+    """Return a text that must be there. Raises ConfigError."""
+    given = said.get(name)
+    if not isinstance(given, str) or not given:
+        raise ConfigError(f"{name}: a text is expected")
+    return given
+
+
+def broker(said: Mapping[str, Any], *, user: str) -> Broker:
+    """Read broker, user, password and ca_file of a section; `user` where it names none."""
+    return broker_at(
+        text(said, "broker"),
+        user=said.get("user") or user,
+        password=said.get("password") or "",
+        ca_file=said.get("ca_file"),
+    )
