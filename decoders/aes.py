@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import threading
+from collections.abc import Iterator
 from typing import Protocol
 
 from decoders import aes_pure
@@ -202,16 +203,21 @@ def is_right(backend: Backend) -> bool:
     )
 
 
-def choose_backend() -> Backend:
-    """libcrypto where it loads and answers right, else pure Python.
+def libraries() -> Iterator[str]:
+    """Name where libcrypto may be, likeliest first.
 
     hashlib's own extension names libcrypto among its dependencies, so looking the symbols up
     through it finds the very library that the interpreter runs on, without a search or a compiler.
     """
-    extension = getattr(getattr(hashlib, "_hashlib", None), "__file__", None)
-    for path in (extension, *_SONAMES):
-        if path is None:
-            continue
+    extension: str | None = getattr(getattr(hashlib, "_hashlib", None), "__file__", None)
+    if extension is not None:
+        yield extension
+    yield from _SONAMES
+
+
+def choose_backend() -> Backend:
+    """libcrypto where it loads and answers right, else pure Python."""
+    for path in libraries():
         try:
             backend = _Libcrypto(path)
             if is_right(backend):

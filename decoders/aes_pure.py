@@ -1,11 +1,10 @@
-"""AES-128 in plain Python (FIPS 197): right, slow, and there when libcrypto is not."""
+"""AES in plain Python (FIPS 197): right, slow, and there when libcrypto is not."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
 _BLOCK = 16
-_ROUNDS = 10
 
 
 def _times(a: int, b: int) -> int:
@@ -41,15 +40,18 @@ _SHIFT_BACK = tuple(_SHIFT.index(place) for place in range(16))
 
 @lru_cache(maxsize=256)
 def _round_keys(key: bytes) -> tuple[bytes, ...]:
-    words = [key[i : i + 4] for i in range(0, _BLOCK, 4)]
-    constant = 1
-    for i in range(4, 4 * (_ROUNDS + 1)):
+    """Expand a key of 16 or 32 bytes to the 11 or 15 keys of its rounds."""
+    words = [key[i : i + 4] for i in range(0, len(key), 4)]
+    each, constant = len(words), 1
+    for i in range(each, 4 * (each + 7)):
         word = words[-1]
-        if i % 4 == 0:
+        if i % each == 0:
             word = bytes(_S[a] for a in word[1:] + word[:1])
             word = bytes((word[0] ^ constant,)) + word[1:]
             constant = _times(constant, 2)
-        words.append(_xor(words[-4], word))
+        elif each == 8 and i % each == 4:
+            word = bytes(_S[a] for a in word)
+        words.append(_xor(words[-each], word))
     return tuple(b"".join(words[i : i + 4]) for i in range(0, len(words), 4))
 
 
@@ -73,9 +75,10 @@ def _mix(state: bytes, factors: tuple[int, int, int, int]) -> bytes:
 
 def _encrypt_block(keys: tuple[bytes, ...], block: bytes) -> bytes:
     state = _xor(block, keys[0])
-    for number in range(1, _ROUNDS + 1):
+    last = len(keys) - 1
+    for number in range(1, last + 1):
         state = bytes(_S[state[place]] for place in _SHIFT)
-        if number < _ROUNDS:
+        if number < last:
             state = _mix(state, (2, 3, 1, 1))
         state = _xor(state, keys[number])
     return state
@@ -83,9 +86,10 @@ def _encrypt_block(keys: tuple[bytes, ...], block: bytes) -> bytes:
 
 def _decrypt_block(keys: tuple[bytes, ...], block: bytes) -> bytes:
     state = block
-    for number in range(_ROUNDS, 0, -1):
+    last = len(keys) - 1
+    for number in range(last, 0, -1):
         state = _xor(state, keys[number])
-        if number < _ROUNDS:
+        if number < last:
             state = _mix(state, (14, 11, 13, 9))
         state = bytes(_S_BACK[state[place]] for place in _SHIFT_BACK)
     return _xor(state, keys[0])
