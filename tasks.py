@@ -21,7 +21,7 @@ from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent
 ENVIRONMENTS = ROOT / ".venv"
-PACKAGES = ("decoders", "edge_agent", "cloud", "field_sim")
+PACKAGES = ("decoders", "edge_agent", "cloud", "field_sim", "release")
 CLOUD_PYTHON = (3, 11)
 EDGE_PYTHON = (3, 10)
 SCRIPTS = {"aquacis": "cloud", "aquacis-edge": "edge_agent"}
@@ -41,6 +41,8 @@ python3 tasks.py COMMAND
   check                                     format, lint, types, import rules, minimum Python
   bench [NAME] [--json]                     figures, each beside the bare limit of the same run
   soak NAME [--n N] [--seed S]              kills | clocks | reflash | restore
+  pyz [--out FOLDER]                        the gateway's agent as one file and as packages: dist/
+  arm [SYSTEM…]                             the agent on emulated ARM gateways: memory, instructions
   lock                                      compile requirements/*.in into locks without URLs
   web                                       build the web pages
   x CMD…                                    run CMD inside: python3 tasks.py x aquacis --help
@@ -285,6 +287,8 @@ def commands() -> dict[str, Callable[[list[str]], int]]:
         "test": test,
         "bench": lambda arguments: run("python", "-m", "field_sim.bench", *arguments),
         "soak": lambda arguments: run("python", "-m", "field_sim.soak", *arguments),
+        "pyz": lambda arguments: run("python", "-m", "release", *arguments),
+        "arm": lambda arguments: run("python", "-m", "release.arm", *arguments),
         "x": lambda arguments: run(*arguments, folder=Path.cwd()),
         "check": lambda _: check(),
         "lock": lambda _: lock(),
@@ -297,7 +301,7 @@ def main() -> int:
     if command in {"-h", "--help", "help"}:
         print(USAGE)
         return 0
-    takes_arguments = command in {"up", "test", "bench", "soak", "x"}
+    takes_arguments = command in {"up", "test", "bench", "soak", "pyz", "arm", "x"}
     if command not in commands() or (arguments and not takes_arguments) or sys.argv[1:] == ["x"]:
         print(USAGE, file=sys.stderr)
         return 2

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from edge_agent import VERSION, inspection, selftest
+from edge_agent import VERSION, inspection, selftest, selftest_broker
 from edge_agent.clock import SystemClock
 from edge_agent.config import Config, read_config
 from edge_agent.decoding import decode_lines
@@ -113,7 +113,11 @@ def decode(given: argparse.Namespace) -> int:
 
 
 def check_machine(given: argparse.Namespace) -> int:
-    return selftest.run(as_json=given.json)
+    try:
+        broker = selftest_broker.asked_for(given)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return selftest.run(as_json=given.json, broker=broker)
 
 
 def _config(given: argparse.Namespace) -> Config:
@@ -168,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         "selftest", check_machine, "decode, decrypt, store and encode on this machine"
     )
     testing.add_argument("--json", action="store_true", help="as one JSON object on stdout")
+    selftest_broker.add_options(testing)
     return parser
 
 

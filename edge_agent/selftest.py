@@ -1,6 +1,7 @@
 """`aquacis-edge selftest`: can this machine decode, decrypt, store and encode?
 
-Each check does the real thing with known bytes; none needs the network or the settings.
+Each check does the real thing with known bytes. None needs the network or the settings, but with
+a broker (`--broker URL`, or the one of `--config`) one more shows that it takes this gateway.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from decoders import uplink
-from decoders.aes import ctr
+from decoders.aes import BACKEND, ctr
 from decoders.decode import decode_lorawan, decode_wmbus
 from decoders.drivers.registry import known_formats
 from edge_agent import leaks
@@ -31,10 +32,19 @@ KEY: Final = bytes.fromhex("28F64A24988064A079AA2C807D6102AE")
 PROFILE: Final = bytes.fromhex("78446D003318374413030000004D9313226101000000030000" + "00" * 26)
 
 
-def run(*, as_json: bool, out: TextIO | None = None) -> int:
-    """Run every check and say how it went. Returns the exit code."""
+def run(
+    *, as_json: bool, out: TextIO | None = None, broker: Callable[[], str] | None = None
+) -> int:
+    """Run every check and say how it went. Returns the exit code.
+
+    broker   connects and returns how; None: that check is not asked for
+    """
     results: dict[str, str] = {}
-    for name, check in CHECKS.items():
+    details: dict[str, str] = {"aes": BACKEND.name, "outbox": f"SQLite {sqlite3.sqlite_version}"}
+    checks = dict(CHECKS)
+    if broker is not None:
+        checks["broker"] = lambda: details.update(broker=broker())
+    for name, check in checks.items():
         try:
             check()
             results[name] = "ok"
@@ -42,10 +52,10 @@ def run(*, as_json: bool, out: TextIO | None = None) -> int:
             results[name] = f"{type(error).__name__}: {error}"
     failed = [name for name, result in results.items() if result != "ok"]
     if as_json:
-        print(json.dumps({"ok": not failed, "checks": results}), file=out)
+        print(json.dumps({"ok": not failed, "checks": results, "with": details}), file=out)
     else:
         for name, result in results.items():
-            print(f"{name:<10} {result}", file=out)
+            print(f"{name:<10} {result:<6} {details.get(name, '')}".rstrip(), file=out)
     return EXIT_FAILED if failed else EXIT_OK
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("decoders", "edge_agent", "cloud", "field_sim")
+PACKAGES = ("decoders", "edge_agent", "cloud", "field_sim", "release")
 LINES_A_FILE = 400
 LINES_A_FUNCTION = 50
 

@@ -1,0 +1,1 @@
+"""What leaves the clone for a gateway: one `.pyz`, and the packages that vendors want it in."""
