@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cloud.metering.model import Int16s, Int64s
-from decoders.ids import WIRE_BYTES, MeterId
+from decoders.batch_wmbus import names_of
+from decoders.ids import WIRE_BYTES
 from decoders.uplink import COLUMNS, RowKind, Rows
 from decoders.value import value
 
@@ -58,5 +59,4 @@ def likely_names(rows: Rows, up: Uplinked) -> set[str]:
     if not len(begin):
         return set()
     octets = np.frombuffer(rows.payload, np.uint8)[begin[:, None] + np.arange(WIRE_BYTES)]
-    wires = np.unique(np.ascontiguousarray(octets).view(f"V{WIRE_BYTES}"))
-    return {str(MeterId.from_wire(wire.tobytes())) for wire in wires}
+    return set(names_of(octets).tolist())

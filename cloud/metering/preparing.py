@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import cbor2
@@ -27,7 +28,7 @@ from cloud.metering.model import (
     Readings,
     Rejection,
 )
-from cloud.metering.registry import KEYS_TRIED_MAX, Meter
+from cloud.metering.registry import NOBODY, Meter
 from cloud.metering.reports import BadInput, Report, report_of
 from cloud.metering.store import Receptions
 from decoders.batch import NO_INSTANT
@@ -88,18 +89,15 @@ class Known:
     @staticmethod
     def of(names: Sequence[str], meters: Mapping[str, Meter]) -> Known:
         """Look the names up."""
-        found = [*(meters.get(name) for name in names), None]
+        found = [meters[name].numbers if name in meters else NOBODY for name in names]
+        flat = np.fromiter(chain.from_iterable([*found, NOBODY]), np.int64)
+        columns = flat.reshape(len(found) + 1, len(NOBODY))
         return Known(
-            meter_key=np.array([m.meter_key if m else 0 for m in found], np.int64),
-            offset_us=np.array([m.clock_offset_s if m else 0 for m in found], np.int64) * SECOND_US,
-            max_flow_lph=np.array([m.max_flow_lph if m else 1 for m in found], np.int64),
-            key_version=np.array([_versions(m) for m in found], np.int16),
+            meter_key=columns[:, 0],
+            offset_us=columns[:, 1] * SECOND_US,
+            max_flow_lph=columns[:, 2],
+            key_version=columns[:, 3:].astype(np.int16),
         )
-
-
-def _versions(meter: Meter | None) -> list[int]:
-    held = list(meter.key_versions) if meter else []
-    return held + [0] * (KEYS_TRIED_MAX - len(held))
 
 
 def prepare(
@@ -269,11 +267,13 @@ def _meters_heard(
     known: Known, receptions: Receptions, anomalies: Sequence[tuple[Anomaly, Meter]]
 ) -> tuple[Int64s, Int64s]:
     """Return the meters whose state is to be locked, rising, and what their pipes can carry."""
-    flows = {int(k): int(f) for k, f in zip(known.meter_key, known.max_flow_lph, strict=True)}
-    flows |= {meter.meter_key: meter.max_flow_lph for _, meter in anomalies}
-    suspected = np.array([meter.meter_key for _, meter in anomalies], np.int64)
-    meter_keys = np.unique(np.concatenate([receptions.meter_key, suspected]))
-    return meter_keys, np.array([flows[key] for key in meter_keys.tolist()], np.int64)
+    suspected = np.array(
+        [(meter.meter_key, meter.max_flow_lph) for _, meter in anomalies], np.int64
+    ).reshape(-1, 2)
+    keys, place = np.unique(np.concatenate([known.meter_key, suspected[:, 0]]), return_index=True)
+    flows = np.concatenate([known.max_flow_lph, suspected[:, 1]])[place]
+    heard = np.unique(np.concatenate([receptions.meter_key, suspected[:, 0]]))
+    return heard, flows[np.searchsorted(keys, heard)]
 
 
 def _rejections(

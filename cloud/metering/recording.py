@@ -157,7 +157,7 @@ def _merge(connection: Connection, prepared: Prepared, source: Source, *, carefu
     free = np.ones(len(remarked), np.bool_)
     free[doubtful[stored.place]] = False
     fresh = remarked.take(free)
-    reading_store.insert(connection, fresh, batch_key=source.batch_key)
+    reading_store.insert(connection, fresh, batch_key=source.batch_key, certain=not careful)
     replaced, clashes = _against(candidates, stored, source)
     reading_store.replace(connection, replaced, batch_key=source.batch_key)
     return Merged(

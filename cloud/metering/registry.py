@@ -33,6 +33,11 @@ class Meter:
     max_flow_lph: int
     keys: tuple[bytes, ...]  # radio keys, newest first; a backlog may need an older one
     key_versions: tuple[int, ...]  # of `keys`
+    numbers: tuple[int, ...]  # as in NOBODY: a batch's meters become columns at once
+
+
+NOBODY = (0, 0, 1, *[0] * KEYS_TRIED_MAX)
+"""`Meter.numbers` of a meter that nobody knows: key, clock offset in s, most l/h, key versions."""
 
 
 @value
@@ -114,17 +119,21 @@ class Registry:
                WHERE n.name = ANY (%s)""",
             [KEYS_TRIED_MAX, list(missing)],
         )
-        for name, meter_key, administration, offset_s, max_flow_lph, versions, wrapped in rows:
+        for name, meter_key, administration, own_s, max_flow_lph, versions, wrapped in rows:
+            offset_s = clock_offset_s(own_s, administration, self._administrations)
+            held = tuple(versions or ())
+            padding = [0] * (KEYS_TRIED_MAX - len(held))
             self._meters[name] = Meter(
                 meter_key=meter_key,
                 administration=administration,
-                clock_offset_s=clock_offset_s(offset_s, administration, self._administrations),
+                clock_offset_s=offset_s,
                 max_flow_lph=max_flow_lph,
                 keys=tuple(
-                    self._unwrapped(meter_key, version, held)
-                    for version, held in zip(versions or (), wrapped or (), strict=True)
+                    self._unwrapped(meter_key, version, sealed)
+                    for version, sealed in zip(held, wrapped or (), strict=True)
                 ),
-                key_versions=tuple(versions or ()),
+                key_versions=held,
+                numbers=(meter_key, offset_s, max_flow_lph, *held, *padding),
             )
         self._unknown |= missing - self._meters.keys()
 

@@ -7,6 +7,7 @@ recorded in one short transaction that checks first that its stream has not move
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -78,6 +79,7 @@ class Worker:
         self._mints = unknown_meters == "provisional"
         self._connection: Connection | None = None
         self._partitions: set[int] = set()
+        self._keeper = ThreadPoolExecutor(1, "keep-raw")  # a disk is slow while we decode
 
     def connection(self) -> Connection:
         """Return the worker's connection, opened again when it was lost; no open transaction."""
@@ -98,6 +100,7 @@ class Worker:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+        self._keeper.shutdown()
 
     def take(
         self, batch: Batch, message: bytes, *, received_at: int, believed: Offset | None = None
@@ -179,10 +182,11 @@ class Worker:
         )
         decision = Decision(sender=sender, taking=taking, offset=believed or sender.offset)
         if taking.end > taking.begin:
+            kept = self._keeper.submit(self._blobs.put, message)
             decision = self._prepared(
                 connection, batch, up, decision, received_at=received_at, compare=believed is None
             )
-            decision = replace(decision, sha256=bytes.fromhex(self._blobs.put(message)))
+            decision = replace(decision, sha256=bytes.fromhex(kept.result()))
         connection.commit()
         return decision
 

@@ -234,6 +234,21 @@ def test_a_gateway_without_echo_is_set_right_by_frames_that_a_trusted_one_heard(
     ) == [("trusted", True, 4)]
 
 
+def test_where_a_meters_state_is_behind_what_is_stored_nothing_is_doubled(
+    service: Metering, database: Database
+) -> None:
+    gateway = Gateway()
+    gateway.send(service, lorawan(1, [1010, 1000], at=NOON - HOUR))
+    with database.connect("metering") as connection:
+        connection.execute("UPDATE meter_state SET last_at = NULL, last_register_l = NULL")
+
+    ack = gateway.send(service, lorawan(1, [1020, 1010, 1000], at=NOON, counter=2))
+
+    assert ack.upto == 2
+    assert [litres for _, _, litres in readings(database)] == [1000, 1010, 1020]
+    assert rows_of(database, "SELECT last_register_l FROM meter_state") == [(1020,)]
+
+
 def test_two_meter_clock_values_of_one_instant_are_a_conflict_and_the_smaller_is_kept(
     service: Metering, database: Database
 ) -> None:
