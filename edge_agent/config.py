@@ -1,11 +1,17 @@
 """One gateway's settings: a JSON file, read once, printed with its secrets masked.
 
 {"gateway": "norte",                         its id: MQTT user and topic
- "broker": "mqtts://broker.example:8883", "user": "norte", "password": "…", "ca_file": "…",
+ "broker": "mqtts://broker.example:8883", "user": "norte", "password": "…",
+ "ca_file": "…", "cert_file": "…", "key_file": "…",   TLS, PEM; the certificate's name is the id
+ "mqtt": "auto",                             or "3.1.1", "5"; auto: 5 where the broker has it
+ "keepalive_s": 30,                          a dead connection is replaced within 1.5 × this
  "state": "/var/lib/aquacis",                folder of the outbox
  "clock": "system",                          or file:<path> in a simulation (else AQUACIS_CLOCK)
  "clock_offset_s": 0,                        how far this gateway's clock is ahead, simulated
- "keys": "/etc/aquacis/keys.jsonl",          see `keys`
+ "env": "production",                        refuses plain key files (else AQUACIS_ENV, else
+                                             "development")
+ "keys": "/etc/aquacis/keys.sealed",         see `keys_sealed`; plain JSON lines: see `keys`
+ "private_key": "/etc/aquacis/gateway.key",  opens the sealed keys; absent: the key_file
  "meters": ["KAW-53885758", …],              only these; absent: all
  "meter_clock_offset_s": -21600,             LoRaWAN meters' own clock minus UTC
  "meter_clock_offsets_s": {"0013EA…": 0},    … of single meters
@@ -38,8 +44,10 @@ SECOND_US: Final = 1_000_000
 MASK: Final = "•••"
 KNOWN: Final = frozenset(
     (
-        *("gateway", "broker", "user", "password", "ca_file", "state", "clock", "clock_offset_s"),
-        *("keys", "meters", "meter_clock_offset_s", "meter_clock_offsets_s"),
+        *("gateway", "broker", "user", "password", "ca_file", "cert_file", "key_file"),
+        *("mqtt", "keepalive_s", "state", "clock", "clock_offset_s"),
+        *("env", "keys", "private_key", "meters"),
+        *("meter_clock_offset_s", "meter_clock_offsets_s"),
         *("outbox", "pace", "leaks", "sources", "source"),
     )
 )
@@ -56,7 +64,9 @@ class Config:
     state: Path
     clock: str
     clock_offset_us: int
+    production: bool
     keys: Path | None
+    private_key: Path | None
     meters: frozenset[str] | None
     meter_offset_us: int
     meter_offsets_us: Mapping[str, int]
@@ -73,8 +83,10 @@ class Config:
             "user": self.broker.user,
             "password": MASK if self.broker.password else "",
             "tls": self.broker.tls,
+            "certificate": self.broker.cert_file,
             "state": str(self.state),
             "clock": self.clock,
+            "env": "production" if self.production else "development",
             "keys": str(self.keys) if self.keys else None,
             "meters": None if self.meters is None else len(self.meters),
             "outbox_bytes": self.limit.bytes,
@@ -107,6 +119,7 @@ def _config(said: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
     gateway = _gateway(said)
     broker = read_broker(said, user=gateway)
     keys, meters = said.get("keys"), said.get("meters")
+    private_key = said.get("private_key") or said.get("key_file")
     offsets = said.get("meter_clock_offsets_s") or {}
     given = said.get("sources", said.get("source")) or []
     around = Around(gateway=gateway, broker=broker)
@@ -119,7 +132,9 @@ def _config(said: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
         state=Path(text(said, "state")),
         clock=said.get("clock") or environment.get("AQUACIS_CLOCK") or "system",
         clock_offset_us=round(float(said.get("clock_offset_s", 0)) * SECOND_US),
+        production=_production(said, environment),
         keys=None if keys is None else Path(keys),
+        private_key=None if private_key is None else Path(private_key),
         meters=None if meters is None else frozenset(str(m).upper() for m in meters),
         meter_offset_us=round(said.get("meter_clock_offset_s", -21_600) * SECOND_US),
         meter_offsets_us={m.upper(): round(s * SECOND_US) for m, s in offsets.items()},
@@ -138,6 +153,13 @@ def _gateway(said: Mapping[str, Any]) -> str:
             f"gateway: {gateway!r} is not 1 to {MAX_GATEWAY_CHARACTERS} characters of a-z, 0-9, -"
         )
     return gateway
+
+
+def _production(said: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+    env = said.get("env") or environment.get("AQUACIS_ENV") or "development"
+    if env not in {"production", "development"}:
+        raise ConfigError(f"env: production or development is expected, got {env!r}")
+    return bool(env == "production")
 
 
 def _settings(kind: type[T], said: Mapping[str, Any], name: str) -> T:

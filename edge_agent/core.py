@@ -41,7 +41,8 @@ def step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect, ...]
         state.reduction, effects = reduction.stopping(known, now)
     elif isinstance(told, inputs.Tick):
         state.reduction, said = reduction.ticked(known, now)
-        return state, (*said, *_next_message(state, now, news=told.news))
+        asked = _next_message(state, now, news=told.news) if told.free else NONE
+        return state, (*said, *asked)
     else:
         return _link_step(state, told, now)
     return state, effects
@@ -58,6 +59,9 @@ def _link_step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect
         effects = tuple(asked)
     elif isinstance(told, inputs.Connected):
         link = protocol.connected(link, now_s=wall_s)
+    elif isinstance(told, inputs.Delivered):
+        if told.rows:
+            link = protocol.delivered(link, now_s=wall_s, pace=state.pace, chance=now.chance)
     elif isinstance(told, inputs.Disconnected):
         link = protocol.disconnected(link)
     elif isinstance(told, inputs.Committed):

@@ -1,29 +1,37 @@
-"""The link to the cloud: batches out on `…/up`, acks in on `…/down`, over paho.
+"""The link to the cloud: batches out on `…/up`, acks in on `…/down`.
 
 What to send and when is `protocol`'s business; here it becomes messages. Only the cloud's own ack
-counts: both common brokers PUBACK a publish that their rules then drop.
+counts: both common brokers PUBACK a publish that their rules then drop. A PUBACK says one thing,
+though: that the way to the broker is free again. Few messages are under way at a time, and they
+are as long as the line lets through in a moment; else a slow line would be full of rows for
+minutes, keep-alives would wait behind them, and a connection that works would be given up.
 """
 
 from __future__ import annotations
 
+import random
+import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
-
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.reasoncodes import ReasonCode
 
 from decoders.uplink import Batch, UplinkError, decode_ack, encode_batch, pack_rows
 from decoders.value import value
 from edge_agent.clock import Clock
-from edge_agent.inputs import AckReceived, Connected, Disconnected
-from edge_agent.mqtt import Broker, SubscriptionRefused, refused
+from edge_agent.connection import Connection
+from edge_agent.inputs import AckReceived, Connected, Delivered, Disconnected
+from edge_agent.mqtt import Broker, SubscriptionRefused
 from edge_agent.outbox import Outbox
 from edge_agent.protocol import Publish
 from edge_agent.sources.port import Inbox
 
 BATCH_BYTES: Final = 900_000  # of rows; below every broker's 1 MiB with the header
 CAPABILITIES: Final = ("wmbus", "lorawan", "leaks.continuous", "leaks.burst", "profile.lean")
+FIRST_BYTES: Final = 16_384  # of rows in the first message of a connection: 10 s at 13 kbit/s
+LEAST_BYTES: Final = 2_048
+UNDER_WAY: Final = 2  # messages: one on the line, one behind it
+QUICK_S: Final = 1.0  # delivered within this: twice as long a message next time
+SLOW_SHARE: Final = 4  # of the keep-alive; slower than that: half as long
 HEALTH_ENTRIES: Final = 60  # the codec takes 64
 
 
@@ -53,9 +61,10 @@ def batch_of(
     echo: Echo,
     health: Mapping[str, int],
     traceparent: str,
+    max_bytes: int = BATCH_BYTES,
 ) -> Batch:
     """Read the asked rows (maybe fewer: a message has a size) into a message."""
-    rows = outbox.read(asked.first, rows=asked.rows, max_bytes=BATCH_BYTES) if asked.rows else ()
+    rows = outbox.read(asked.first, rows=asked.rows, max_bytes=max_bytes) if asked.rows else ()
     return Batch(
         gateway=gateway,
         stream=outbox.stream,
@@ -75,8 +84,43 @@ def batch_of(
     )
 
 
+class Line:
+    """How much may be handed to the connection: what is under way, and how fast it goes."""
+
+    def __init__(self, *, keepalive_s: float) -> None:
+        self.max_bytes = FIRST_BYTES
+        self._slow_s = keepalive_s / SLOW_SHARE
+        self._under_way: dict[int, tuple[float, int]] = {}  # message → handed over at, its rows
+
+    @property
+    def is_free(self) -> bool:
+        return len(self._under_way) < UNDER_WAY
+
+    def begins(self) -> None:
+        """A new connection: what an earlier one had not delivered was too much for it."""
+        if self._under_way:
+            self.max_bytes = max(LEAST_BYTES, self.max_bytes // 2)
+        self._under_way.clear()
+
+    def handed(self, mid: int, *, rows: int, now_s: float) -> None:
+        self._under_way[mid] = now_s, rows
+
+    def delivered(self, mid: int, *, now_s: float) -> int:
+        """Take a PUBACK; return the rows of its message, 0 for one of an earlier connection."""
+        since_s, rows = self._under_way.pop(mid, (None, 0))
+        if since_s is None or not rows:
+            return 0
+        if now_s - since_s <= QUICK_S:
+            self.max_bytes = min(BATCH_BYTES, self.max_bytes * 2)
+        elif now_s - since_s >= self._slow_s:
+            self.max_bytes = max(LEAST_BYTES, self.max_bytes // 2)
+        return rows
+
+
 class CloudLink:
-    """The MQTT connection to the cloud. Puts AckReceived, Connected, Disconnected in the inbox."""
+    """The MQTT connection to the cloud. Puts AckReceived, Connected, Disconnected and Delivered
+    in the inbox. Its callbacks run in the connection's thread.
+    """
 
     def __init__(
         self,
@@ -92,69 +136,80 @@ class CloudLink:
         self._up, self._down = topic_up(gateway), topic_down(gateway)
         self._inbox = inbox
         self._log = log
-        self._client = mqtt.Client(
-            CallbackAPIVersion.VERSION2,
+        self._lock = threading.Lock()
+        self._line = Line(keepalive_s=broker.keepalive_s)
+        self._publish_refused = False
+        self._connection = Connection(
+            broker=broker,
             client_id=f"aquacis-edge-{gateway}",
-            clean_session=True,  # acks of an earlier connection say nothing that hello does not
-            protocol=MQTTProtocolVersion.MQTTv311,
+            topic=self._down,
+            listener=self,
+            draw=random.SystemRandom().random,
+            log=log,
         )
-        broker.prepare(self._client)
-        self._client.on_connect = self._on_connect
-        self._client.on_connect_fail = self._on_connect_fail
-        self._client.on_disconnect = self._on_disconnect
-        self._client.on_subscribe = self._on_subscribe
-        self._client.on_message = self._on_message
 
     def start(self) -> None:
-        self._client.connect_async(self._broker.host, self._broker.port, self._broker.keepalive_s)
-        self._client.loop_start()
+        self._connection.start()
+
+    @property
+    def is_free(self) -> bool:
+        """Say whether the line takes another message now."""
+        with self._lock:
+            return self._line.is_free
+
+    @property
+    def max_bytes(self) -> int:
+        """Return how many bytes of rows the next message should have at most."""
+        with self._lock:
+            return self._line.max_bytes
 
     def publish(self, batch: Batch) -> None:
         """Hand a message over. Whether it arrived, only an ack will tell."""
-        self._client.publish(self._up, encode_batch(batch), qos=1)
+        message = encode_batch(batch)
+        with self._lock:
+            mid = self._connection.publish(self._up, message)
+            if mid is not None:
+                self._line.handed(mid, rows=batch.rows.count, now_s=time.monotonic())
 
     def stop(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        self._connection.stop()
 
-    def _on_connect(
-        self, client: mqtt.Client, _data: object, _flags: object, code: ReasonCode, _p: object
-    ) -> None:
-        if code.is_failure:
-            self._log(
-                "connection_refused",
-                broker=self._broker.address,
-                user=self._broker.user,
-                reason=str(code),
-                hint="check this gateway's user and password at the broker",
-            )
-            return
-        client.subscribe(self._down, qos=1)
-
-    def _on_connect_fail(self, _client: mqtt.Client, _data: object) -> None:
-        self._log("broker_unreachable", broker=self._broker.address)
-
-    def _on_subscribe(
-        self, _client: mqtt.Client, _data: object, _mid: int, codes: list[ReasonCode], _p: object
-    ) -> None:
-        if any(refused(code) for code in codes):
-            self._inbox.put_now(
-                SubscriptionRefused(
-                    topic=self._down, user=self._broker.user, address=self._broker.address
-                )
-            )
-            return
+    def stands(self, version: str) -> None:
+        with self._lock:
+            self._line.begins()
+        self._log("connected", broker=self._broker.address, mqtt=version)
         self._inbox.put_now(Connected())
 
-    def _on_disconnect(
-        self, _client: mqtt.Client, _data: object, _flags: object, code: ReasonCode, _p: object
-    ) -> None:
-        self._inbox.put_now(Disconnected(reason=str(code)))
+    def ended(self, reason: str) -> None:
+        with self._lock:
+            self._line.begins()
+        self._inbox.put_now(Disconnected(reason=reason))
 
-    def _on_message(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+    def message(self, payload: bytes) -> None:
         try:
-            self._inbox.put_now(
-                AckReceived(ack=decode_ack(bytes(message.payload)), at=self._clock.now_us())
-            )
+            ack = decode_ack(payload)
         except UplinkError as error:
             self._log("ack_unreadable", code=error.code, detail=error.detail)
+            return
+        self._inbox.put_now(AckReceived(ack=ack, at=self._clock.now_us()))
+
+    def delivered(self, mid: int, *, refused: bool) -> None:
+        with self._lock:
+            rows = self._line.delivered(mid, now_s=time.monotonic())
+        if refused and not self._publish_refused:
+            self._publish_refused = True
+            self._log(
+                "publish_refused",
+                topic=self._up,
+                user=self._broker.user,
+                hint="the broker does not let this gateway publish on its topic: check its access "
+                "rules and the name in its certificate",
+            )
+        self._inbox.put_now(Delivered(rows=rows))
+
+    def subscription_refused(self) -> None:
+        self._inbox.put_now(
+            SubscriptionRefused(
+                topic=self._down, user=self._broker.user, address=self._broker.address
+            )
+        )

@@ -87,10 +87,22 @@ class Disconnected:
 
 
 @value
+class Delivered:
+    """The broker has a message of ours. Nothing is stored by that, but the line is free again."""
+
+    rows: int = 0
+
+
+@value
 class Tick:
-    """Nothing happened for a moment. `news`: health figures changed since the last message."""
+    """Nothing happened for a moment.
+
+    news   health figures changed since the last message
+    free   the line to the broker takes another message now
+    """
 
     news: bool = False
+    free: bool = True
 
 
 @value
@@ -142,6 +154,7 @@ Input = (
     | AckReceived
     | Connected
     | Disconnected
+    | Delivered
     | Tick
     | Committed
     | Published

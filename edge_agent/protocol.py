@@ -130,6 +130,14 @@ def connected(link: Link, *, now_s: float) -> Link:
     )
 
 
+def delivered(link: Link, *, now_s: float, pace: Pace, chance: float) -> Link:
+    """The broker has one of our messages: from here on, and not before, the cloud can answer."""
+    if not link.connected or link.sent <= link.acked:
+        return link
+    patience_s = _patience_s(link, max(0, link.attempt - 1), pace, chance)
+    return replace(link, deadline_s=max(link.deadline_s, now_s + patience_s))
+
+
 def disconnected(link: Link) -> Link:
     return replace(link, connected=False, greeted=False)
 

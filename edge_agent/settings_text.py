@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edge_agent.mqtt import Broker, broker_at
+from edge_agent.mqtt import KEEPALIVE_S, Broker, broker_at
 
 
 class ConfigError(Exception):
@@ -21,10 +21,17 @@ def text(said: Mapping[str, Any], name: str) -> str:
 
 
 def broker(said: Mapping[str, Any], *, user: str) -> Broker:
-    """Read broker, user, password and ca_file of a section; `user` where it names none."""
+    """Read broker, user, password, certificates, MQTT version and keep-alive of a section.
+
+    `user` is taken where the section names none.
+    """
     return broker_at(
         text(said, "broker"),
         user=said.get("user") or user,
         password=said.get("password") or "",
         ca_file=said.get("ca_file"),
+        cert_file=said.get("cert_file"),
+        key_file=said.get("key_file"),
+        version=str(said.get("mqtt") or "auto"),
+        keepalive_s=int(said.get("keepalive_s") or KEEPALIVE_S),
     )

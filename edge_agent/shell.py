@@ -291,7 +291,8 @@ class Agent:
     def _converse(self) -> None:
         """Send all that may be sent now."""
         while True:
-            told = inputs.Tick(news=self._committed != self._told)
+            news = self._committed != self._told
+            told = inputs.Tick(news=news, free=self._link.is_free)
             self._state, effects = core.step(self._state, told, self._now())
             group = Group()
             asked = [effect for effect in effects if isinstance(effect, protocol.Publish)]
@@ -313,6 +314,7 @@ class Agent:
             echo=self._echo,
             health=self.health(),
             traceparent=f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01",
+            max_bytes=self._link.max_bytes,
         )
         self._link.publish(batch)
         if not self._state.link.greeted and self._state.link.attempt == SILENCE_ATTEMPTS:
