@@ -20,6 +20,7 @@ from decoders.encode import encode_wmbus, kamstrup_multical_records, session_num
 from decoders.formats import Formats
 from decoders.ids import MeterId
 from decoders.uplink import Row, RowKind, Rows, pack_rows
+from field_sim.bench import reference
 
 FRAMES = 5_000  # in a batch: one of each meter at 5,000 keys
 ROUNDS = 7
@@ -34,7 +35,7 @@ Figure = dict[str, Any]
 
 
 def run(progress: Progress) -> list[Figure]:
-    """Measure; return the figures. Takes about ten seconds."""
+    """Measure; return the figures. Takes about ten seconds, with the reference decoder twenty."""
     many = telegrams(MANY)
     few_rows, many_rows = rows_of(telegrams(FEW)), rows_of(many)
     held = {str(meter_id(n)): key_of(n) for n in range(MANY)}
@@ -73,7 +74,23 @@ def run(progress: Progress) -> list[Figure]:
             "asked": ASKED_SINGLE_PER_S,
             "holds": median["one_at_a_time"] >= ASKED_SINGLE_PER_S,
         },
+        *beside_reference(progress),
     ]
+
+
+def beside_reference(progress: Progress) -> list[Figure]:
+    """Compare with the reference decoder; without one on this machine there is nothing to say."""
+    program = reference.executable()
+    if program is None:
+        progress(f"no reference decoder here: {reference.EXECUTABLE} names none, nor does PATH")
+        return []
+    return reference.figures(
+        program,
+        progress,
+        frames_of=telegrams,
+        meter_of=lambda number: (str(meter_id(number)), key_of(number)),
+        rows_of=rows_of,
+    )
 
 
 def figure(name: str, rate: float, limit: float | None, asked: float | None) -> Figure:
