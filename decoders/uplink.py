@@ -20,7 +20,8 @@ an object for each.
     head_at    int             heard_at of that row
     started    int             µs UTC, the gateway's clock, when the stream was made
     acked      uint            the contiguous seq that the agent believes acknowledged
-    lost       [[first, last, from µs, to µs], …]  rows the outbox no longer has
+    lost       [[first, last, from µs, to µs], …]  rows that are gone, the first 64 ranges
+    gaps       {name: bytes}   the same of this message's stretch, exact and by kind: uplink_gaps
     health     {text: number|text}
     tp         text            W3C traceparent
     n          uint            rows
@@ -49,6 +50,7 @@ from decoders.uplink_fields import (
     seq_of,
     text,
 )
+from decoders.uplink_gaps import MAX_GAPS, Gap, LossKind, pack_gaps, read_gaps
 from decoders.uplink_rows import (
     COLUMNS,
     MAX_PAYLOAD_BYTES,
@@ -67,6 +69,7 @@ from decoders.value import value
 __all__ = [
     "ACCEPTED_VERSIONS",
     "COLUMNS",
+    "MAX_GAPS",
     "MAX_LOST_RANGES",
     "MAX_MESSAGE_BYTES",
     "MAX_PAYLOAD_BYTES",
@@ -77,6 +80,8 @@ __all__ = [
     "VERSION",
     "Ack",
     "Batch",
+    "Gap",
+    "LossKind",
     "Lost",
     "Malformed",
     "Oversized",
@@ -131,6 +136,7 @@ class Batch:
     head_at: int = 0
     acked: int = 0
     lost: tuple[Lost, ...] = ()
+    gaps: tuple[Gap, ...] = ()
     health: Mapping[str, int | float | str] | None = None
     traceparent: str = ""
 
@@ -159,6 +165,7 @@ def encode_batch(batch: Batch) -> bytes:
     """Return the message for `batch`. Raises Oversized when no broker would take it."""
     if batch.rows.count > MAX_ROWS:
         raise Oversized(f"{batch.rows.count} rows, at most {MAX_ROWS} fit in a message")
+    gaps = {"gaps": pack_gaps(batch.gaps)} if batch.gaps else {}
     message = cbor2.dumps(
         {
             "v": batch.version,
@@ -178,6 +185,7 @@ def encode_batch(batch: Batch) -> bytes:
             "n": batch.rows.count,
             "cols": dict(batch.rows.columns),
             "payload": batch.rows.payload,
+            **gaps,
         }
     )
     if len(message) > MAX_MESSAGE_BYTES:
@@ -205,6 +213,7 @@ def decode_batch(message: bytes) -> Batch:
         started_at=instant(fields, "started"),
         acked=seq_of(fields, "acked"),
         lost=_lost(fields),
+        gaps=read_gaps(fields),
         health=_health(fields),
         traceparent=text(fields, "tp"),
         rows=read_rows(fields),

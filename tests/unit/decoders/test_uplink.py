@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 
 from decoders.uplink import (
     COLUMNS,
+    MAX_GAPS,
     MAX_MESSAGE_BYTES,
     MAX_PAYLOAD_BYTES,
     MAX_ROWS,
     VERSION,
     Ack,
     Batch,
+    Gap,
+    LossKind,
     Lost,
     Malformed,
     Oversized,
@@ -35,6 +38,7 @@ from decoders.uplink import (
     encode_batch,
     pack_rows,
 )
+from decoders.uplink_gaps import pack_gaps
 
 CORPUS = Path(__file__).parents[2] / "vectors" / "uplink"
 STREAM = bytes(range(16))
@@ -201,6 +205,51 @@ def test_the_present_version_is_in_the_corpus() -> None:
     versions = {json.loads(path.read_text())["version"] for path in CORPUS.glob("*.json")}
 
     assert VERSION in versions
+
+
+GAPS = (
+    Gap(first=1, count=2, kind=LossKind.ACKED, from_at=-5, to_at=9),
+    Gap(first=8, count=1 << 40, kind=LossKind.SUB_HOURLY, from_at=10, to_at=20),
+)
+
+
+def test_gaps_by_kind_come_back_and_cost_nothing_where_there_are_none() -> None:
+    assert "gaps" not in cbor2.loads(encode_batch(a_batch(a_row())))
+
+    batch = decode_batch(encode_batch(replace(a_batch(a_row(7)), gaps=GAPS)))
+
+    assert batch.gaps == GAPS
+
+
+def test_a_kind_of_loss_that_this_cloud_does_not_know_is_still_a_loss() -> None:
+    fields = cbor2.loads(encode_batch(replace(a_batch(a_row(7)), gaps=GAPS)))
+
+    fields["gaps"]["kind"] = bytes((4, 99))
+
+    assert [gap.kind for gap in decode_batch(cbor2.dumps(fields)).gaps] == [
+        LossKind.ACKED,
+        LossKind.MIXED,
+    ]
+
+
+@pytest.mark.parametrize(
+    "gaps",
+    [
+        [],
+        {},
+        {**pack_gaps(GAPS), "first": bytes(8)},
+        pack_gaps(GAPS[::-1]),
+        pack_gaps([replace(GAPS[0], count=0)]),
+        pack_gaps([replace(GAPS[0], first=1 << 63)]),
+        pack_gaps([replace(GAPS[0], count=1 << 63)]),
+        pack_gaps([replace(GAPS[0], first=1 + i) for i in range(MAX_GAPS + 1)]),
+    ],
+)
+def test_gaps_that_are_none_are_refused(gaps: object) -> None:
+    fields = cbor2.loads(encode_batch(a_batch(a_row(7))))
+
+    with pytest.raises(Malformed, match=r"gaps|first|count|kind"):
+        decode_batch(cbor2.dumps({**fields, "gaps": gaps}))
 
 
 def test_columns_have_the_same_width_everywhere() -> None:
