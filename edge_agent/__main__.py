@@ -13,13 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from edge_agent import VERSION, inspection, selftest, selftest_broker
+from edge_agent import VERSION, inspection, keys_commands, selftest, selftest_broker
 from edge_agent.clock import SystemClock
 from edge_agent.config import Config, read_config
 from edge_agent.decoding import decode_lines
+from edge_agent.hardening import harden
 from edge_agent.keys import KeyFileUnusable, read_keys
 from edge_agent.outbox import OutboxUnusable
 from edge_agent.settings_text import ConfigError
+from edge_agent.vital_signs import VitalSigns
 from edge_agent.wiring import agent_of
 
 EXIT_USAGE: Final = 2
@@ -33,10 +35,11 @@ disk and forwards it until the cloud has said that it holds it.
   aquacis-edge run --config /etc/aquacis/gateway.json     work until SIGTERM or SIGINT
   aquacis-edge drain --config …                           send what is left, then exit
   aquacis-edge inspect --config …                         what the outbox holds
+  aquacis-edge keys list --config …                       import, rotate, list the meters' keys
   rtl_wmbus | aquacis-edge decode - --keys keys.jsonl     decode lines, one JSON object each
   aquacis-edge selftest                                   can this machine do all of it?
 
-The settings file is described in edge_agent/config.py, the key file in edge_agent/keys.py, the
+The settings file is described in edge_agent/config.py, keys in edge_agent/keys.py, the
 lines that `decode` and a source of kind "lines" read in edge_agent/sources/lines.py.
 """
 EXITS: Final = """\
@@ -53,12 +56,17 @@ logs are JSON on stderr; answers are on stdout.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code."""
+    """Run one command; return its exit code. Without `arguments`: this process's own command."""
+    if arguments is None:
+        harden(log)
     given = _parser().parse_args(arguments)
     try:
         with files_for_us_alone():
             return int(given.command(given))
-    except (ConfigError, KeyFileUnusable) as error:
+    except KeyFileUnusable as error:
+        log("keys_unusable", code=error.code, reason=str(error))
+        return EXIT_CONFIG
+    except ConfigError as error:
         log("settings_wrong", reason=str(error))
         return EXIT_CONFIG
     except (OutboxUnusable, OSError, sqlite3.DatabaseError) as error:
@@ -85,7 +93,8 @@ def log(event: str, **said: object) -> None:
 def run(given: argparse.Namespace) -> int:
     config = _config(given)
     log("starting", version=VERSION, **config.printable())
-    agent = agent_of(config, log=log)
+    signs = VitalSigns(status_file=Path(given.status_file) if given.status_file else None)
+    agent = agent_of(config, log=signs.watching(log))
     _stop_on_signals(agent.stop)
     return agent.run()
 
@@ -101,11 +110,17 @@ def inspect(given: argparse.Namespace) -> int:
     return inspection.show(_config(given), as_json=given.json)
 
 
+def keys(given: argparse.Namespace) -> int:
+    try:
+        return int(given.answer(given, _config(given)))
+    except OSError as error:
+        raise KeyFileUnusable("keys_not_written", str(error)) from None
+
+
 def decode(given: argparse.Namespace) -> int:
-    keys = read_keys(Path(given.keys)) if given.keys else {}
     return decode_lines(
         given.file,
-        keys=keys,
+        keys=read_keys(Path(given.keys)) if given.keys else {},
         already_decrypted=given.already_decrypted,
         form="explain" if given.explain else "table" if given.table else "json",
         colour=given.colour == "always" or (given.colour == "auto" and sys.stdout.isatty()),
@@ -148,12 +163,15 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     running = command("run", run, "hear, keep and forward until stopped")
+    running.add_argument("--status-file", metavar="FILE", help="keep {pid, AppInfo} there")
     draining = command("drain", drain, "send what the outbox still holds, then exit")
     draining.add_argument("--timeout", type=float, default=300.0, metavar="S", help="default 300")
     looking = command("inspect", inspect, "say what the outbox holds; works while the agent runs")
     looking.add_argument("--json", action="store_true", help="as one JSON object on stdout")
     for with_config in (running, draining, looking):
         with_config.add_argument("--config", required=True, metavar="FILE", help="settings, JSON")
+    holding = command("keys", keys, "the meters' keys that this gateway holds, sealed")
+    keys_commands.add_commands(holding)
     reading = command("decode", decode, "decode telegrams, one JSON object a line on stdout")
     reading.add_argument("file", help="a file of lines, or - for standard input")
     reading.add_argument("--keys", metavar="FILE", help="meters' keys, JSON lines, mode 0600")

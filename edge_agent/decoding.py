@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from decoders.decode import decode_lorawan, decode_wmbus
+from decoders.decode import decode_lorawan
 from decoders.drivers.registry import known_formats
 from decoders.errors import DecodeError, UnknownSignature
 from decoders.explain import as_text, explain_lorawan, explain_wmbus
@@ -27,6 +27,7 @@ from decoders.uplink import RowFlag, RowKind
 from decoders.wmbus.search import LayoutSearch
 from edge_agent.inputs import Heard
 from edge_agent.instants import iso
+from edge_agent.opening import keys_of, opened
 from edge_agent.sources.lines import BadLine, frames_of
 
 EXIT_OK: Final = 0
@@ -40,7 +41,7 @@ COLUMNS: Final = (("meter", 17), ("medium", 12), ("integrity", 10), ("m3", 12), 
 def decode_lines(
     file: str,
     *,
-    keys: Mapping[bytes, bytes],
+    keys: Mapping[bytes, tuple[bytes, ...]],
     already_decrypted: bool,
     form: str = "json",
     colour: bool = False,
@@ -61,7 +62,12 @@ class _Reader:
     """Decodes lines one after another."""
 
     def __init__(
-        self, keys: Mapping[bytes, bytes], *, already_decrypted: bool, form: str, colour: bool
+        self,
+        keys: Mapping[bytes, tuple[bytes, ...]],
+        *,
+        already_decrypted: bool,
+        form: str,
+        colour: bool,
     ) -> None:
         self._keys = keys
         self._already_decrypted = already_decrypted
@@ -120,12 +126,7 @@ class _Reader:
             return decode_lorawan(
                 frame.frame, port=frame.port, f_cnt=frame.counter, dev_eui=frame.radio or None
             )
-        return decode_wmbus(
-            frame.frame,
-            key=self._key(frame),
-            formats=self._formats,
-            already_decrypted=self._decrypted(frame),
-        )
+        return opened(frame, self._keys, self._formats, already_decrypted=self._decrypted(frame))
 
     def _show(self, number: int, said: Mapping[str, Any], frame: Heard | None = None) -> None:
         if self._form == "json":
@@ -145,14 +146,11 @@ class _Reader:
         else:
             lines = explain_wmbus(
                 frame.frame,
-                key=self._key(frame),
+                key=next(iter(keys_of(frame, self._keys)), None),
                 formats=self._formats,
                 already_decrypted=self._decrypted(frame),
             )
         return as_text(lines, colour=self._colour)
-
-    def _key(self, frame: Heard) -> bytes | None:
-        return frame.key or self._keys.get(frame.frame[2:8])
 
     def _decrypted(self, frame: Heard) -> bool:
         return self._already_decrypted or bool(frame.flags & RowFlag.ALREADY_DECRYPTED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 
 from decoders.uplink import NO_RSSI, NO_SNR, Ack, RowKind
 from decoders.value import value
@@ -43,7 +44,7 @@ class Heard:
     port: int = 0
     rssi: int = NO_RSSI
     snr: int = NO_SNR
-    key: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
     code: str = ""
     token: object = None
 

@@ -1,45 +1,200 @@
-"""The key file: which meters this gateway can decrypt.
+"""The keys that a gateway was given, in memory, and the lines they are given as.
 
-JSON lines, readable by its owner alone: {"meter": "KAW-53885758", "key_hex": "28F6…"}.
-A key never appears in a log, a message or an error.
+A gateway holds the keys of the meters assigned to it and no others. On its disk they are sealed
+(`keys_sealed`); they come as JSON lines, readable by their owner alone:
+
+    {"meter": "KAW-53885758", "key_hex": "28F6…", "version": 2}          version: 1 where absent
+    {"meter": "0013EA0001020304", "lorawan": {"version": "1.0", "app_key": "…",
+        "dev_addr": "01AB23CD", "app_s_key": "…", "nwk_s_key": "…", "f_cnt_up": 70000}}
+
+A key never appears in a log, a message or an error, and no `repr` shows one.
 """
 
 from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from decoders.ids import MeterId
+from decoders.value import value
 
 KEY_BYTES: Final = 16
 ADDRESS_BYTES: Final = 6  # M(2) ID(4): a meter keeps its key when version or medium is misread
 MAX_KEYS: Final = 100_000
+MAX_VERSIONS: Final = 4  # of one meter's key: the newest is tried first, then up to three older
+MAX_VERSION: Final = 0xFFFF
+LORAWAN_KEYS: Final = frozenset(
+    ("app_s_key", "nwk_s_key", "s_nwk_s_int_key", "nwk_s_enc_key", "app_key", "nwk_key")
+)
 
 
 class KeyFileUnusable(Exception):
-    """The key file cannot be trusted or read."""
+    """Keys cannot be trusted, read or taken. `code` is for machines."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
 
 
-def read_keys(path: Path) -> dict[bytes, bytes]:
-    """Return address → key of every line. Raises KeyFileUnusable, naming the line, not its key."""
+@value
+class LorawanKeys:
+    """What opens one LoRaWAN meter's uplinks: a session, the root keys of the next, or both.
+
+    version     "1.0" or "1.1" of LoRaWAN
+    f_cnt_up    the newest 32-bit counter known when the keys were given
+    nwk_s_key   1.0's, and 1.1's FNwkSIntKey
+    """
+
+    dev_eui: int
+    version: str = "1.0"
+    dev_addr: int | None = None
+    f_cnt_up: int | None = None
+    app_s_key: bytes | None = field(default=None, repr=False)
+    nwk_s_key: bytes | None = field(default=None, repr=False)
+    s_nwk_s_int_key: bytes | None = field(default=None, repr=False)
+    nwk_s_enc_key: bytes | None = field(default=None, repr=False)
+    app_key: bytes | None = field(default=None, repr=False)
+    nwk_key: bytes | None = field(default=None, repr=False)
+
+
+class MeterKeys(Mapping[bytes, "tuple[bytes, ...]"]):
+    """Address M(2) ID(4), as on the air → a wM-Bus meter's AES keys, newest version first.
+
+    One `bytes` for each meter: thousands of them live as long as the agent.
+    """
+
+    __slots__ = ("_joined",)
+
+    def __init__(self, keys: Mapping[bytes, tuple[bytes, ...]] | None = None) -> None:
+        self._joined = {address: b"".join(each) for address, each in (keys or {}).items()}
+
+    def __getitem__(self, address: bytes) -> tuple[bytes, ...]:
+        joined = self._joined[address]
+        if len(joined) == KEY_BYTES:
+            return (joined,)
+        return tuple(joined[at : at + KEY_BYTES] for at in range(0, len(joined), KEY_BYTES))
+
+    def __contains__(self, address: object) -> bool:
+        return address in self._joined
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._joined)
+
+    def __len__(self) -> int:
+        return len(self._joined)
+
+    def __repr__(self) -> str:
+        return f"MeterKeys({len(self)} meters)"
+
+
+@value
+class Given:
+    """Keys by meter, as lines give them and as the sealed file holds them.
+
+    assigned   natural ids of the meters whose keys this gateway may hold
+    meters     natural id of a wM-Bus meter → {version: key}
+    lorawan    DevEUI in hex → its keys
+    """
+
+    assigned: frozenset[str] = frozenset()
+    meters: Mapping[str, Mapping[int, bytes]] = field(default_factory=dict, repr=False)
+    lorawan: Mapping[str, LorawanKeys] = field(default_factory=dict, repr=False)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The meters that there are keys of."""
+        return frozenset((*self.meters, *self.lorawan))
+
+    def only(self, names: frozenset[str]) -> Given:
+        """Return the keys of `names` alone."""
+        return replace(
+            self,
+            meters={name: keys for name, keys in self.meters.items() if name in names},
+            lorawan={name: keys for name, keys in self.lorawan.items() if name in names},
+        )
+
+
+@value
+class GatewayKeys:
+    """What the running agent holds.
+
+    withheld   meters whose keys the file has and the setting `meters` does not name
+    """
+
+    meters: MeterKeys = field(default_factory=MeterKeys)
+    lorawan: Mapping[str, LorawanKeys] = field(default_factory=dict)
+    sealed: bool = False
+    withheld: int = 0
+
+    def said(self) -> dict[str, int | bool]:
+        """Return what a log may say of them."""
+        return {
+            "sealed": self.sealed,
+            "meters": len(self.meters),
+            "lorawan": len(self.lorawan),
+            "withheld": self.withheld,
+        }
+
+
+def held(given: Given, *, only: frozenset[str] | None, sealed: bool) -> GatewayKeys:
+    """Return the keys that an agent holds whose setting `meters` is `only`."""
+    kept = given if only is None else given.only(only)
+    newest_first = {
+        address_of(name): tuple(keys[version] for version in sorted(keys, reverse=True))
+        for name, keys in kept.meters.items()
+    }
+    return GatewayKeys(
+        meters=MeterKeys(newest_first),
+        lorawan=dict(kept.lorawan),
+        sealed=sealed,
+        withheld=len(given.names) - len(kept.names),
+    )
+
+
+def read_lines(path: Path, *, newer: Mapping[str, int] | None = None) -> Given:
+    """Read JSON lines. Raises KeyFileUnusable, which names the line and not its key.
+
+    newer   the version that a line without one stands for, by meter; 1 where it is not named
+    """
     try:
         mode = path.stat().st_mode
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise KeyFileUnusable(f"{path}: {type(error).__name__}") from None
+        raise KeyFileUnusable("keys_unreadable", f"{path}: {type(error).__name__}") from None
     if stat.S_IMODE(mode) & 0o077:
-        raise KeyFileUnusable(f"{path}: others can read it; chmod 600")
-    keys: dict[bytes, bytes] = {}
+        raise KeyFileUnusable("keys_exposed", f"{path}: others can read it; chmod 600")
+    return given_by(text, str(path), newer=newer or {})
+
+
+def read_keys(path: Path) -> MeterKeys:
+    """Read a plain file's wM-Bus keys. Raises KeyFileUnusable."""
+    return held(read_lines(path), only=None, sealed=False).meters
+
+
+def given_by(text: str, where: str, *, newer: Mapping[str, int]) -> Given:
+    """Return what lines give. Raises KeyFileUnusable."""
+    meters: dict[str, dict[int, bytes]] = {}
+    lorawan: dict[str, LorawanKeys] = {}
     for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            address, key = _key(line, f"{path}:{number}")
-            keys[address] = key
-    if len(keys) > MAX_KEYS:
-        raise KeyFileUnusable(f"{path}: {len(keys)} keys, at most {MAX_KEYS} belong on a gateway")
-    return keys
+        if not line.strip():
+            continue
+        at = f"{where}:{number}"
+        if number > MAX_KEYS:
+            raise KeyFileUnusable(
+                "keys_too_many", f"{at}: at most {MAX_KEYS} keys belong on a gateway"
+            )
+        name, version, key = _line(line, at, newer)
+        if isinstance(key, LorawanKeys):
+            lorawan[name] = key
+        elif meters.setdefault(name, {}).setdefault(version, key) != key:
+            raise KeyFileUnusable(
+                "keys_version_taken", f"{at}: another key has version {version} of {name}"
+            )
+    return Given(meters=meters, lorawan=lorawan)
 
 
 def address_of(natural_id: str) -> bytes:
@@ -55,12 +210,70 @@ def address_of(natural_id: str) -> bytes:
     return meter.to_wire()[:ADDRESS_BYTES]
 
 
-def _key(line: str, where: str) -> tuple[bytes, bytes]:
+def lorawan_keys(name: str, said: Mapping[str, Any]) -> LorawanKeys:
+    """Read one meter's LoRaWAN keys. Raises ValueError, TypeError or KeyError."""
+    unknown = set(said) - LORAWAN_KEYS - {"version", "dev_addr", "f_cnt_up"}
+    version = said.get("version", "1.0")
+    counter = said.get("f_cnt_up")
+    known = {n: bytes.fromhex(said[n]) for n in LORAWAN_KEYS & set(said)}
+    wrong = [key for key in known.values() if len(key) != KEY_BYTES]
+    if unknown or wrong or not known or version not in {"1.0", "1.1"}:
+        raise ValueError("no LoRaWAN keys")
+    if counter is not None and not 0 <= int(counter) <= 0xFFFFFFFF:
+        raise ValueError("no 32-bit counter")
+    return LorawanKeys(
+        dev_eui=dev_eui_of(name),
+        version=version,
+        dev_addr=None if said.get("dev_addr") is None else _dev_addr(said["dev_addr"]),
+        f_cnt_up=None if counter is None else int(counter),
+        **known,
+    )
+
+
+def lorawan_said(keys: LorawanKeys) -> dict[str, str | int]:
+    """Return LoRaWAN keys as a line says them."""
+    said: dict[str, str | int] = {"version": keys.version}
+    if keys.dev_addr is not None:
+        said["dev_addr"] = f"{keys.dev_addr:08X}"
+    if keys.f_cnt_up is not None:
+        said["f_cnt_up"] = keys.f_cnt_up
+    for name in sorted(LORAWAN_KEYS):
+        key: bytes | None = getattr(keys, name)
+        if key is not None:
+            said[name] = key.hex()
+    return said
+
+
+def dev_eui_of(natural_id: str) -> int:
+    """Return a DevEUI written as 16 hex digits. Raises ValueError."""
+    if len(natural_id) != 16:
+        raise ValueError(f"{natural_id!r}: a LoRaWAN meter is named by 16 hex digits")
+    return int.from_bytes(bytes.fromhex(natural_id), "big")
+
+
+def _dev_addr(said: str) -> int:
+    if len(said) != 8:
+        raise ValueError("a DevAddr has 8 hex digits")
+    return int.from_bytes(bytes.fromhex(said), "big")
+
+
+def _line(line: str, where: str, newer: Mapping[str, int]) -> tuple[str, int, bytes | LorawanKeys]:
+    """Return meter, version and key of a line. Raises KeyFileUnusable."""
     try:
-        said: Mapping[str, str] = json.loads(line)
-        address, key = address_of(said["meter"]), bytes.fromhex(said["key_hex"])
+        said: Mapping[str, Any] = json.loads(line)
+        name = str(said["meter"]).upper()
+        if "lorawan" in said:
+            return name, 1, lorawan_keys(name, said["lorawan"])
+        address_of(name)
+        key = bytes.fromhex(said["key_hex"])
+        version = int(said.get("version", newer.get(name, 1)))
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise KeyFileUnusable(f'{where}: {{"meter": …, "key_hex": …}} is expected') from None
+        raise KeyFileUnusable(
+            "keys_malformed",
+            f'{where}: {{"meter": …, "key_hex": …}} or {{"meter": …, "lorawan": …}} is expected',
+        ) from None
     if len(key) != KEY_BYTES:
-        raise KeyFileUnusable(f"{where}: a key has 32 hex digits")
-    return address, key
+        raise KeyFileUnusable("keys_malformed", f"{where}: a key has 32 hex digits")
+    if not 1 <= version <= MAX_VERSION:
+        raise KeyFileUnusable("keys_malformed", f"{where}: versions are 1 to {MAX_VERSION}")
+    return name, version, key

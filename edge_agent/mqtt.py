@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import field
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -37,7 +38,7 @@ class Broker:
     host: str
     port: int
     user: str = ""
-    password: str = ""
+    password: str = field(default="", repr=False)
     tls: bool = False
     ca_file: str | None = None
     cert_file: str | None = None

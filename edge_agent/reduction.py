@@ -17,7 +17,7 @@ from typing import Final
 
 import cbor2
 
-from decoders.decode import decode_lorawan, decode_wmbus
+from decoders.decode import decode_lorawan
 from decoders.drivers.registry import known_formats
 from decoders.errors import DecodeError, KeyMissing
 from decoders.formats import Formats
@@ -38,7 +38,9 @@ from edge_agent.inputs import (
     SourceChanged,
     Store,
 )
+from edge_agent.masking import without_keys
 from edge_agent.memory import NEW_METER, Meter, Meters, with_flow
+from edge_agent.opening import opened
 from edge_agent.outbox import Draft
 
 HOUR_US: Final = leaks.HOUR_US
@@ -68,12 +70,12 @@ Effect = Store | Settle | Forget
 class Policy:
     """What the reduction is told once.
 
-    keys             M(2) ID(4), as on the air → the meter's AES key
+    keys             M(2) ID(4), as on the air → the meter's AES keys, newest first
     only             natural ids of the meters to keep; None = all
     offset_us        a LoRaWAN meter's own clock minus UTC; `offsets_us` per natural id
     """
 
-    keys: Mapping[bytes, bytes] = field(default_factory=dict)
+    keys: Mapping[bytes, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
     only: frozenset[str] | None = None
     offset_us: int = -6 * HOUR_US  # Mexico City, standard time all year
     offsets_us: Mapping[str, int] | None = None
@@ -117,8 +119,8 @@ def bad_input(state: State, bad: BadInput, now: Now) -> tuple[State, tuple[Effec
         "kind": "bad_input",
         "code": bad.code,
         "source": bad.source,
-        "detail": bad.detail[:REPORT_TEXT_BYTES],
-        "given": bad.given[:REPORT_TEXT_BYTES],
+        "detail": without_keys(bad.detail.encode()).decode()[:REPORT_TEXT_BYTES],
+        "given": without_keys(bad.given)[:REPORT_TEXT_BYTES],
     }
     effects = _capped(state, f"input_{bad.code}", report(said, at=now.at), now)
     if bad.token is not None:
@@ -164,12 +166,8 @@ def _foreign(policy: Policy, frame: Heard) -> bool:
 
 
 def _wmbus(state: State, frame: Heard, now: Now) -> tuple[Effect, ...]:
-    key = frame.key if frame.key is not None else state.policy.keys.get(frame.frame[2:8])
-    decrypted = bool(frame.flags & RowFlag.ALREADY_DECRYPTED)
     try:
-        telegram = decode_wmbus(
-            frame.frame, key=key, formats=state.formats, already_decrypted=decrypted
-        )
+        telegram = opened(frame, state.policy.keys, state.formats)
     except KeyMissing as error:
         return _stranger(state, frame, error, now)
     except DecodeError as error:

@@ -23,6 +23,7 @@ from edge_agent.checkpoints import METER, Checkpoints
 from edge_agent.clock import Clock
 from edge_agent.forward import CloudLink, Echo, batch_of
 from edge_agent.inputs import Heard, Now
+from edge_agent.masking import masked
 from edge_agent.mqtt import SubscriptionRefused
 from edge_agent.outbox import Draft, Outbox, Shed
 from edge_agent.sources.port import Delivered, Inbox, Source
@@ -190,7 +191,7 @@ class Agent:
         except Exception as error:
             if not isinstance(given, Heard):
                 raise
-            self._log("frame_broke_us", error=repr(error), frame=given.frame.hex())
+            self._log("frame_broke_us", error=masked(repr(error)), frame=given.frame.hex())
             bad = inputs.BadInput(
                 source="core",
                 code="internal",

@@ -12,7 +12,8 @@ from edge_agent.checkpoints import recovered
 from edge_agent.clock import Clock, clock_from
 from edge_agent.config import Config
 from edge_agent.forward import CloudLink
-from edge_agent.keys import KeyFileUnusable, read_keys
+from edge_agent.gateway_keys import open_keys
+from edge_agent.keys import GatewayKeys
 from edge_agent.outbox import Outbox, OutboxUnusable
 from edge_agent.settings_text import ConfigError
 from edge_agent.shell import Agent, Log
@@ -62,14 +63,15 @@ def clock_of(config: Config) -> Clock:
 
 
 def agent_of(config: Config, *, log: Log, with_sources: bool = True) -> Agent:
-    """Return an agent that has recovered its memory. Raises ConfigError, OutboxUnusable."""
+    """Return an agent that has recovered its memory.
+
+    Raises ConfigError, KeyFileUnusable, OutboxUnusable.
+    """
     clock = clock_of(config)
-    try:
-        keys = read_keys(config.keys) if config.keys else {}
-    except KeyFileUnusable as error:
-        raise ConfigError(str(error)) from None
+    keys = open_keys(config) if with_sources else GatewayKeys()  # to drain, nothing is opened
+    log("keys", **keys.said())
     policy = reduction.Policy(
-        keys=keys,
+        keys=keys.meters,
         only=config.meters,
         offset_us=config.meter_offset_us,
         offsets_us=config.meter_offsets_us,

@@ -28,7 +28,7 @@ class Gateway:
 
     def __init__(self, *, ahead: int) -> None:
         self.ahead = ahead
-        policy = reduction.Policy(keys={address_of(str(METER)): KEY})
+        policy = reduction.Policy(keys={address_of(str(METER)): (KEY,)})
         self.state = core.State(
             reduction=reduction.State(policy=policy),
             link=protocol.Link(stream=bytes(16)),

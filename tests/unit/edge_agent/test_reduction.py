@@ -51,7 +51,7 @@ class Bench:
     """A core, and everything it asked for."""
 
     def __init__(self, policy: reduction.Policy | None = None) -> None:
-        keys = {address_of(str(METER)): KEY}
+        keys = {address_of(str(METER)): (KEY,)}
         self.state = core.State(
             reduction=reduction.State(policy=policy or reduction.Policy(keys=keys)),
             link=protocol.Link(stream=bytes(16)),
@@ -461,3 +461,16 @@ def test_what_is_remembered_of_four_thousand_meters_fits_a_small_gateway() -> No
 
     assert meters["KAW-00000001"] == meter
     assert used < 4000 * 700
+
+
+def test_a_meter_is_heard_under_the_key_it_has_and_under_the_newer_one_it_is_given() -> None:
+    newer, newest = bytes(range(1, 17)), bytes(range(2, 18))
+    bench = Bench(reduction.Policy(keys={address_of(str(METER)): (newest, newer, KEY)}))
+
+    (row,) = bench.tell(telegram(total_l=100))
+    bench.state.reduction.policy = reduction.Policy(keys={address_of(str(METER)): (newest, newer)})
+    (refused,) = bench.tell(telegram(total_l=200, at=NOON + HOUR_US))
+
+    assert row.flags == RowFlag.FIRST_OF_HOUR
+    assert refused.flags == RowFlag.UNDECODABLE
+    assert bench.figure("undecodable_wrong_key") == 1

@@ -174,7 +174,7 @@ def test_keys_are_found_by_the_address_on_the_air(tmp_path: Path) -> None:
 
     keys = read_keys(keys_file(tmp_path, line + "\n\n"))
 
-    assert keys == {bytes.fromhex("372c58578853"): bytes.fromhex(KEY)}
+    assert keys == {bytes.fromhex("372c58578853"): (bytes.fromhex(KEY),)}
     assert address_of("kaw-53885758") == bytes.fromhex("372c58578853")
 
 
