@@ -11,6 +11,8 @@ from typing import Any, Final
 from decoders.value import value
 from edge_agent.mqtt import Broker
 from edge_agent.settings_text import ConfigError, broker, text
+from edge_agent.sources import amber, imst, multitech
+from edge_agent.sources.serial import BAUDS
 
 
 @value
@@ -32,7 +34,35 @@ class ChirpStackConfig:
     gateway_eui: str | None = None
 
 
-SourceConfig = LinesConfig | ChirpStackConfig
+@value
+class MultiTechConfig:
+    """See `sources.multitech`."""
+
+    name: str
+    broker: Broker
+
+
+@value
+class ImstConfig:
+    """See `sources.imst`. `mode`: one of its MODES, None leaves the stick's own setting."""
+
+    name: str
+    path: str
+    baud: int
+    mode: str | None = None
+
+
+@value
+class AmberConfig:
+    """See `sources.amber`. `has_rssi`: the module is set to add the level to each telegram."""
+
+    name: str
+    path: str
+    baud: int
+    has_rssi: bool = True
+
+
+SourceConfig = LinesConfig | ChirpStackConfig | MultiTechConfig | ImstConfig | AmberConfig
 
 
 @value
@@ -67,7 +97,40 @@ def _chirpstack(name: str, said: Mapping[str, Any], around: Around) -> SourceCon
     )
 
 
+def _multitech(name: str, said: Mapping[str, Any], _around: Around) -> SourceConfig:
+    own = {"broker": multitech.BROKER, **said}  # the gateway's own; it asks for no user at first
+    return MultiTechConfig(name=name, broker=broker(own, user=""))
+
+
+def _imst(name: str, said: Mapping[str, Any], _around: Around) -> SourceConfig:
+    mode = said.get("mode")
+    if mode is not None and mode not in imst.MODES:
+        raise ConfigError(f"{name}: mode: one of {', '.join(imst.MODES)}, got {mode!r}")
+    return ImstConfig(
+        name=name, path=text(said, "path"), baud=_baud(name, said, imst.BAUD), mode=mode
+    )
+
+
+def _amber(name: str, said: Mapping[str, Any], _around: Around) -> SourceConfig:
+    return AmberConfig(
+        name=name,
+        path=text(said, "path"),
+        baud=_baud(name, said, amber.BAUD),
+        has_rssi=bool(said.get("has_rssi", True)),
+    )
+
+
+def _baud(name: str, said: Mapping[str, Any], usual: int) -> int:
+    baud = said.get("baud", usual)
+    if baud not in BAUDS:
+        raise ConfigError(f"{name}: baud: one of {', '.join(map(str, BAUDS))}, got {baud!r}")
+    return int(baud)
+
+
 KINDS: Final[Mapping[str, Callable[[str, Mapping[str, Any], Around], SourceConfig]]] = {
     "chirpstack": _chirpstack,
+    "multitech": _multitech,
     "lines": _lines,
+    "imst": _imst,
+    "amber": _amber,
 }

@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from edge_agent.clock import Clock
-from edge_agent.source_configs import LinesConfig, SourceConfig
-from edge_agent.sources.chirpstack import ChirpStackSource
-from edge_agent.sources.lines import LineSource
+from edge_agent.source_configs import (
+    AmberConfig,
+    ImstConfig,
+    LinesConfig,
+    MultiTechConfig,
+    SourceConfig,
+)
+from edge_agent.sources import chirpstack, multitech
+from edge_agent.sources.amber import AmberFramer
+from edge_agent.sources.imst import ImstFramer
+from edge_agent.sources.lines import LineFeed
+from edge_agent.sources.mqtt_feed import MqttFeed
 from edge_agent.sources.port import Inbox, Source
+from edge_agent.sources.serial import SerialFeed
+from edge_agent.sources.supervisor import Feed, Supervised
 
 
 def source_of(source: SourceConfig, *, gateway: str, inbox: Inbox, clock: Clock) -> Source:
-    """Return a source that is not started yet."""
+    """Return a source that is not started yet, and that is started again whenever it dies."""
+    feed = _feed_of(source, gateway=gateway, clock=clock)
+    return Supervised(feed, name=source.name, inbox=inbox)
+
+
+def _feed_of(source: SourceConfig, *, gateway: str, clock: Clock) -> Feed:
     if isinstance(source, LinesConfig):
-        return LineSource(
-            name=source.name,
-            path=source.path,
-            inbox=inbox,
-            clock=clock,
-            only=gateway if source.only_own else None,
+        return LineFeed(path=source.path, clock=clock, only=gateway if source.only_own else None)
+    if isinstance(source, ImstConfig):
+        framer = partial(ImstFramer, mode=source.mode)
+        return SerialFeed(path=source.path, baud=source.baud, framer=framer, clock=clock)
+    if isinstance(source, AmberConfig):
+        cutting = partial(AmberFramer, has_rssi=source.has_rssi)
+        return SerialFeed(path=source.path, baud=source.baud, framer=cutting, clock=clock)
+    client_id = f"aquacis-edge-{gateway}-{source.name}"
+    if isinstance(source, MultiTechConfig):
+        return MqttFeed(
+            broker=source.broker,
+            client_id=client_id,
+            topics=multitech.TOPICS,
+            read=partial(multitech.heard_in, clock=clock),
         )
-    return ChirpStackSource(
-        name=source.name,
+    return MqttFeed(
         broker=source.broker,
-        client_id=f"aquacis-edge-{gateway}-{source.name}",
-        application=source.application,
-        gateway_eui=source.gateway_eui,
-        inbox=inbox,
+        client_id=client_id,
+        topics=(chirpstack.topic_of(source.application),),
+        read=partial(chirpstack.heard_in, gateway_eui=source.gateway_eui),
     )

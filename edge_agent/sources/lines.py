@@ -19,21 +19,19 @@ import os
 import select
 import stat
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from decoders.uplink import MAX_PAYLOAD_BYTES, NO_RSSI, RowFlag, RowKind
 from edge_agent.clock import Clock
-from edge_agent.inputs import BadInput, Heard, SourceChanged
+from edge_agent.inputs import Heard
 from edge_agent.instants import BadInstant, micros
-from edge_agent.sources.port import Inbox
+from edge_agent.sources.supervisor import Hearing, SourceDied
 
 MAX_LINE_BYTES: Final = 16_384  # sixty times the longest frame in hex
 READ_BYTES: Final = 65_536
 POLL_S: Final = 0.2  # how soon a stop, or a FIFO's next writer, is noticed
-REOPEN_S: Final = 1.0
 AES_KEY_BYTES: Final = 16
 U32: Final = 0xFFFFFFFF
 
@@ -161,76 +159,51 @@ def _whole(said: Mapping[str, Any], name: str, least: int, most: int, *, absent:
     return given
 
 
-class LineSource:
-    """A thread that reads lines. `path` "-" is standard input.
+class LineFeed:
+    """Reads lines. `path` "-" is standard input.
 
-    A regular file is read once; a FIFO goes on for ever, and is opened anew when replaced.
+    A regular file and standard input are read once; a FIFO goes on for ever, and is opened anew
+    when replaced; a device that ends has died.
     """
 
     def __init__(
         self,
         *,
-        name: str,
         path: str,
-        inbox: Inbox,
         clock: Clock,
         only: str | None = None,
         stdin_fd: Callable[[], int] = sys.stdin.fileno,
     ) -> None:
-        self.name = name
-        self._path = path
-        self._inbox = inbox
+        self.where = path
         self._clock = clock
         self._only = only
         self._stdin_fd = stdin_fd
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"source-{name}", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
+    def run(self, hearing: Hearing) -> None:
+        again = True
+        while again:
+            descriptor = self._open()
+            hearing.up(self.where)
+            try:
+                again = self._read(descriptor, hearing)
+            finally:
+                if self.where != "-":
+                    os.close(descriptor)
 
     def settle(self, tokens: list[object]) -> None:
         """Nothing to do: a line that was read is not offered again."""
 
-    def stop(self) -> None:
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=2)
-
-    def _run(self) -> None:
-        was_down = False
-        while not self._stopping.is_set():
-            try:
-                descriptor = self._open()
-            except OSError as error:
-                if not was_down:
-                    self._say("source_down", f"{self._path}: {error.strerror}")
-                was_down = True
-                self._stopping.wait(REOPEN_S)
-                continue
-            if was_down:
-                self._say("source_up", self._path)
-                was_down = False
-            try:
-                again = self._read(descriptor)
-            finally:
-                if self._path != "-":
-                    os.close(descriptor)
-            if not again:
-                return
-        self._stopping.wait(0)
-
     def _open(self) -> int:
-        if self._path == "-":
+        if self.where == "-":
             return self._stdin_fd()
-        return os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
+        return os.open(self.where, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
 
-    def _read(self, descriptor: int) -> bool:
+    def _read(self, descriptor: int, hearing: Hearing) -> bool:
         """Read until the end; return whether to open again (a FIFO that was replaced)."""
         status = os.fstat(descriptor)
-        is_fifo = stat.S_ISFIFO(status.st_mode) and self._path != "-"
+        is_fifo = stat.S_ISFIFO(status.st_mode) and self.where != "-"
         cutter = LineCutter()
-        while not self._stopping.is_set():
+        while not hearing.stopping.is_set():
             if not stat.S_ISREG(status.st_mode):
                 ready, _, _ = select.select([descriptor], [], [], POLL_S)
                 if not ready:
@@ -240,39 +213,39 @@ class LineSource:
             except BlockingIOError:
                 continue
             if piece:
-                self._take(cutter.cut(piece))
+                self._take(cutter.cut(piece), hearing)
                 continue
-            self._take(cutter.rest())
+            self._take(cutter.rest(), hearing)
+            if stat.S_ISCHR(status.st_mode) and self.where != "-":
+                raise SourceDied(f"{self.where}: the device is gone")
             if not is_fifo:
-                self._say("source_finished", self._path)
                 return False
             if self._replaced(status):
                 return True
-            self._stopping.wait(POLL_S)  # all writers have gone; the next one opens the same FIFO
+            hearing.stopping.wait(POLL_S)  # all writers have gone; the next opens the same FIFO
         return False
 
     def _replaced(self, status: os.stat_result) -> bool:
         try:
-            now = Path(self._path).stat()
+            now = Path(self.where).stat()
         except OSError:
             return True
         return (now.st_dev, now.st_ino) != (status.st_dev, status.st_ino)
 
-    def _take(self, lines: list[bytes | None]) -> None:
+    def _take(self, lines: list[bytes | None], hearing: Hearing) -> None:
         for line in lines:
-            try:
-                if line is None:
-                    raise BadLine("oversized", f"a line of more than {MAX_LINE_BYTES} bytes")
-                text = line.decode("utf-8", "replace")
-                for frame in frames_of(text, now_us=self._clock.now_us(), only=self._only):
-                    self._inbox.put(frame)
-            except BadLine as bad:
-                self._inbox.put(
-                    BadInput(source=self.name, code=bad.code, detail=bad.detail, given=line or b"")
-                )
+            put_line(line, hearing, now_us=self._clock.now_us(), only=self._only)
 
-    def _say(self, kind: str, reason: str) -> None:
-        self._inbox.put(SourceChanged(source=self.name, kind=kind, reason=reason))
+
+def put_line(line: bytes | None, hearing: Hearing, *, now_us: int, only: str | None = None) -> None:
+    """Hand over what a line says, or report it. None: a line that was too long to keep."""
+    try:
+        if line is None:
+            raise BadLine("oversized", f"a line of more than {MAX_LINE_BYTES} bytes")
+        for frame in frames_of(line.decode("utf-8", "replace"), now_us=now_us, only=only):
+            hearing.put(frame)
+    except BadLine as bad:
+        hearing.put_bad(bad.code, bad.detail, line or b"")
 
 
 class LineCutter:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decoders.uplink import NO_RSSI, NO_SNR, RowFlag, RowKind
-from edge_agent.sources.chirpstack import MAX_EVENT_BYTES, BadEvent, heard_in
+from edge_agent.sources.chirpstack import heard_in
+from edge_agent.sources.uplinks import MAX_EVENT_BYTES, BadEvent
 
 # As a ChirpStack 4.20.0 published it; made-up keys and identities.
 CAPTURED: dict[str, Any] = {

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from decoders.uplink import NO_RSSI, RowFlag, RowKind
 from edge_agent.clock import SystemClock
 from edge_agent.inputs import BadInput, Heard, SourceChanged
-from edge_agent.sources.lines import MAX_LINE_BYTES, BadLine, LineCutter, LineSource, frames_of
+from edge_agent.sources.lines import MAX_LINE_BYTES, BadLine, LineCutter, LineFeed, frames_of
 from edge_agent.sources.port import Delivered, Inbox
+from edge_agent.sources.supervisor import Backoff, Supervised
 
 FULL = "2A442D2C998734761B168D2091D37CAC21E1D68CDAFFCD3DC452BD802913FF7B1706CA9E355D6C2701CC24"
 NOON = 1_772_452_800_000_000  # 2026-03-02T12:00:00Z
@@ -154,12 +155,13 @@ class Bench:
 
     def __init__(self, path: str, **given: object) -> None:
         self.inbox = Inbox()
-        self.source = LineSource(
-            name="test",
+        feed = LineFeed(
             path=path,
-            inbox=self.inbox,
             clock=SystemClock(),
             **given,  # type: ignore[arg-type]  # the test says what
+        )
+        self.source = Supervised(
+            feed, name="test", inbox=self.inbox, backoff=Backoff(first_s=0.1, most_s=0.2)
         )
         self.got: list[Delivered] = []
 
@@ -188,7 +190,7 @@ def test_a_file_is_read_to_its_end_and_bad_lines_are_reported_between_good_ones(
     bench = Bench(str(path))
     bench.source.start()
 
-    bench.wait(lambda got: kinds(got) == ["source_finished"])
+    bench.wait(lambda got: kinds(got) == ["source_up", "source_finished"])
     bench.source.stop()
 
     assert frames(bench.got) == [bytes.fromhex(FULL), b"\x00\x44"]
@@ -206,9 +208,9 @@ def test_a_fifo_goes_on_with_its_next_writer_and_with_its_successor(tmp_path: Pa
         path.write_text(written)
         bench.wait(lambda got, n=int(written): len(frames(got)) == n)  # type: ignore[misc]
     os.unlink(path)
-    bench.wait(lambda got: kinds(got) == ["source_down"])
+    bench.wait(lambda got: kinds(got) == ["source_up", "source_down"])
     os.mkfifo(path)
-    bench.wait(lambda got: kinds(got) == ["source_down", "source_up"])
+    bench.wait(lambda got: kinds(got) == ["source_up", "source_down", "source_up"])
     path.write_text("03\n")
     bench.wait(lambda got: frames(got) == [b"\x01", b"\x02", b"\x03"])
     bench.source.stop()
@@ -221,7 +223,7 @@ def test_standard_input_is_read_like_a_file() -> None:
     os.write(writing, b"0044\n")
     os.close(writing)
 
-    bench.wait(lambda got: kinds(got) == ["source_finished"])
+    bench.wait(lambda got: kinds(got) == ["source_up", "source_finished"])
     bench.source.stop()
     os.close(reading)
 
