@@ -14,6 +14,7 @@ from edge_agent.outbox import Outbox
 
 METER: Final = "m/"
 LAYOUT: Final = "f/"
+SOURCE: Final = "s/"  # a source's own, see `inputs.SourceMemory`
 CLOCK: Final = "clock"
 CAPS: Final = "caps"
 
@@ -53,6 +54,11 @@ class Checkpoints:
     def _changed(self, state: reduction.State) -> dict[str, bytes]:
         now = {CLOCK: cloud_clock.pack(state.clock), CAPS: caps.pack(state.caps)}
         return {name: packed for name, packed in now.items() if packed != self._written.get(name)}
+
+
+def of_sources(outbox: Outbox) -> dict[str, bytes]:
+    """Return what sources asked to remember, by name."""
+    return {name: packed for name, packed in outbox.checkpoints() if name.startswith(SOURCE)}
 
 
 def recovered(outbox: Outbox, policy: reduction.Policy) -> reduction.State:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from edge_agent import caps, cloud_clock, inputs, protocol, reduction
 from edge_agent.inputs import Input, Now
 
-Effect = reduction.Effect | protocol.Effect
+Effect = reduction.Effect | protocol.Effect | inputs.SourceMemory
 
 NONE: tuple[Effect, ...] = ()
 
@@ -31,7 +31,10 @@ def step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect, ...]
     known = state.reduction
     if isinstance(told, inputs.Heard):
         state.reduction, effects = reduction.heard(known, told, now)
-    elif isinstance(told, inputs.BadInput):
+        return state, effects if told.memory is None else (*effects, told.memory)
+    if isinstance(told, inputs.SourceMemory):
+        return state, (told,)
+    if isinstance(told, inputs.BadInput):
         state.reduction, effects = reduction.bad_input(known, told, now)
     elif isinstance(told, inputs.SourceChanged):
         state.reduction, effects = reduction.source_changed(known, told, now)

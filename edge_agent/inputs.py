@@ -32,6 +32,7 @@ class Heard:
     key      the meter's key where the source brings it, else the key file's is used
     code     the source's own verdict, e.g. "crc": the frame is kept as undecodable
     token    what the source wants back once the frame is on disk
+    memory   what the source must not forget once the frame is on disk: see SourceMemory
     """
 
     kind: RowKind
@@ -47,6 +48,15 @@ class Heard:
     key: bytes | None = field(default=None, repr=False)
     code: str = ""
     token: object = None
+    memory: SourceMemory | None = None
+
+
+@value
+class SourceMemory:
+    """A checkpoint of a source, under a name that begins with "s/". It is an effect, too."""
+
+    name: str
+    packed: bytes
 
 
 @value
@@ -150,6 +160,7 @@ class ClockStepped:
 
 Input = (
     Heard
+    | SourceMemory
     | BadInput
     | SourceChanged
     | AckReceived

@@ -53,6 +53,7 @@ class Group:
 
     rows: list[Draft] = field(default_factory=list)
     remember: set[str] = field(default_factory=set)
+    memory: dict[str, bytes] = field(default_factory=dict)  # of sources
     layouts: list[bytes] = field(default_factory=list)
     forget: list[str] = field(default_factory=list)
     tokens: list[object] = field(default_factory=list)
@@ -212,6 +213,8 @@ class Agent:
             group.rows += effect.rows
             group.remember.update(effect.remember)
             group.layouts += effect.layouts
+        elif isinstance(effect, inputs.SourceMemory):
+            group.memory[effect.name] = effect.packed
         elif isinstance(effect, inputs.Settle):
             group.tokens.append(effect.token)
         elif isinstance(effect, inputs.Forget):
@@ -237,7 +240,8 @@ class Agent:
 
     def _on_disk(self, group: Group) -> bool:
         try:
-            if group.rows or group.remember or group.layouts or self._memory_is_due():
+            told = group.rows or group.remember or group.layouts or group.memory
+            if told or self._memory_is_due():
                 self._append(group)
             if group.forget:
                 self._outbox.forget([METER + name for name in group.forget])
@@ -261,10 +265,12 @@ class Agent:
         checkpoints = self._memory.of(
             self._state.reduction, meters=group.remember, layouts=group.layouts
         )
+        checkpoints |= group.memory
         shed = self._outbox.append(group.rows, checkpoints)
         self._memory.wrote(checkpoints)
         group.rows, group.layouts = [], []
         group.remember.clear()
+        group.memory.clear()
         self._tell_committed(shed, group)
 
     def _tell_committed(self, shed: Shed | None, group: Group) -> None:
