@@ -31,7 +31,7 @@ class Backend(Protocol):
     name: str
 
     def seal(self, key: bytes, nonce: bytes, plain: bytes, beside: bytes) -> bytes: ...
-    def open(self, key: bytes, nonce: bytes, sealed: bytes, beside: bytes) -> bytes: ...
+    def unseal(self, key: bytes, nonce: bytes, sealed: bytes, beside: bytes) -> bytes: ...
 
 
 def seal(key: bytes, nonce: bytes, plain: bytes, *, beside: bytes = b"") -> bytes:
@@ -41,13 +41,13 @@ def seal(key: bytes, nonce: bytes, plain: bytes, *, beside: bytes = b"") -> byte
     return BACKEND.seal(key, nonce, plain, beside)
 
 
-def open_sealed(key: bytes, nonce: bytes, sealed: bytes, *, beside: bytes = b"") -> bytes:
+def unseal(key: bytes, nonce: bytes, sealed: bytes, *, beside: bytes = b"") -> bytes:
     """Return what `seal` sealed. Raises NotAuthentic, and then nothing of it was returned."""
     assert len(key) == KEY_BYTES
     assert len(nonce) == NONCE_BYTES
     if len(sealed) < TAG_BYTES:
         raise NotAuthentic("shorter than its tag")
-    return BACKEND.open(key, nonce, sealed, beside)
+    return BACKEND.unseal(key, nonce, sealed, beside)
 
 
 class _Library:
@@ -84,7 +84,7 @@ class _Libcrypto:
     def seal(self, key: bytes, nonce: bytes, plain: bytes, beside: bytes) -> bytes:
         return b"".join(self._run(key, nonce, plain, beside, None))
 
-    def open(self, key: bytes, nonce: bytes, sealed: bytes, beside: bytes) -> bytes:
+    def unseal(self, key: bytes, nonce: bytes, sealed: bytes, beside: bytes) -> bytes:
         tag = sealed[-TAG_BYTES:]
         return self._run(key, nonce, sealed[:-TAG_BYTES], beside, tag)[0]
 
@@ -151,7 +151,7 @@ class PurePython:
         sealed = self._counted(key, nonce, plain)
         return sealed + self._tag(key, nonce, sealed, beside)
 
-    def open(self, key: bytes, nonce: bytes, sealed: bytes, beside: bytes) -> bytes:
+    def unseal(self, key: bytes, nonce: bytes, sealed: bytes, beside: bytes) -> bytes:
         tag = self._tag(key, nonce, sealed[:-TAG_BYTES], beside)
         if not hmac.compare_digest(tag, sealed[-TAG_BYTES:]):
             raise NotAuthentic("the tag does not fit")
@@ -206,11 +206,11 @@ def is_right(backend: Backend) -> bool:
         "76fc6ece0f4e1768cddf8853bb2d551b"
     )
     try:
-        backend.open(key, nonce, sealed[:-1] + b"\0", beside)
+        backend.unseal(key, nonce, sealed[:-1] + b"\0", beside)
     except NotAuthentic:
         return (
             backend.seal(key, nonce, plain, beside) == sealed
-            and backend.open(key, nonce, sealed, beside) == plain
+            and backend.unseal(key, nonce, sealed, beside) == plain
         )
     return False
 

@@ -126,9 +126,9 @@ def opened(file: Sealed, *, gateway: str, private_key: PrivateKey) -> Given:
     try:
         wrapping = _wrapping_key(private_key, gateway, bytes.fromhex(slot["salt"]))
         nonce, wrapped = bytes.fromhex(slot["nonce"]), base64.b64decode(slot["wrapped"])
-        content_key = aes_gcm.open_sealed(wrapping, nonce, wrapped, beside=_purpose(gateway))
+        content_key = aes_gcm.unseal(wrapping, nonce, wrapped, beside=_purpose(gateway))
         return _given(
-            aes_gcm.open_sealed(content_key, file.nonce, file.ciphertext, beside=file.beside)
+            aes_gcm.unseal(content_key, file.nonce, file.ciphertext, beside=file.beside)
         )
     except (NotAuthentic, ValueError, KeyError, TypeError, AttributeError):
         raise KeyFileUnusable(

@@ -40,7 +40,7 @@ def test_either_opens_what_the_other_sealed(plain: bytes, beside: bytes) -> None
     first, second = (backend.seal(KEY, NONCE, plain, beside) for backend in BACKENDS)
 
     assert first == second
-    assert [b.open(KEY, NONCE, first, beside) for b in BACKENDS] == [plain, plain]
+    assert [b.unseal(KEY, NONCE, first, beside) for b in BACKENDS] == [plain, plain]
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=by_name)
@@ -51,19 +51,19 @@ def test_no_changed_bit_is_opened(backend: Backend) -> None:
         changed = bytearray(sealed)
         changed[place // 8] ^= 1 << place % 8
         with pytest.raises(NotAuthentic):
-            backend.open(KEY, NONCE, bytes(changed), b"beside")
+            backend.unseal(KEY, NONCE, bytes(changed), b"beside")
     for key, nonce, beside in (
         (bytes(32), NONCE, b"beside"),
         (KEY, bytes(12), b"beside"),
         (KEY, NONCE, b"besides"),
     ):
         with pytest.raises(NotAuthentic):
-            backend.open(key, nonce, sealed, beside)
+            backend.unseal(key, nonce, sealed, beside)
 
 
 def test_less_than_a_tag_is_not_opened() -> None:
     with pytest.raises(NotAuthentic):
-        aes_gcm.open_sealed(KEY, NONCE, bytes(15))
+        aes_gcm.unseal(KEY, NONCE, bytes(15))
 
 
 def test_the_interpreters_own_libcrypto_is_used_where_there_is_one() -> None:
