@@ -38,7 +38,7 @@ from edge_agent.outbox import Limit
 from edge_agent.protocol import Pace
 from edge_agent.settings_text import ConfigError, text
 from edge_agent.settings_text import broker as read_broker
-from edge_agent.source_configs import Around, SourceConfig, source_config
+from edge_agent.source_configs import Around, GwmpConfig, SourceConfig, source_config
 
 SECOND_US: Final = 1_000_000
 MASK: Final = "•••"
@@ -126,6 +126,8 @@ def _config(said: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
     sources = tuple(source_config(source, i, around) for i, source in enumerate(given))
     if len({source.name for source in sources}) != len(sources):
         raise ConfigError("sources: two have the same name")
+    if sum(isinstance(source, GwmpConfig) for source in sources) > 1:
+        raise ConfigError("sources: one gwmp tap serves all packet forwarders")
     return Config(
         gateway=gateway,
         broker=broker,

@@ -9,10 +9,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from decoders.value import value
+from edge_agent.lorawan_regions import REGIONS
+from edge_agent.lorawan_sessions import MAX_GAP
 from edge_agent.mqtt import Broker
 from edge_agent.settings_text import ConfigError, broker, text
 from edge_agent.sources import amber, imst, multitech
+from edge_agent.sources.gwmp_relay import Endpoint, endpoint_at
 from edge_agent.sources.serial import BAUDS
+
+GWMP_PORT: Final = 1700
+LISTEN: Final = "127.0.0.1"  # the packet forwarder runs on this gateway
+MIN_IDLE_S: Final = 60.0  # a packet forwarder pulls every 5 to 30 s
 
 
 @value
@@ -62,7 +69,26 @@ class AmberConfig:
     has_rssi: bool = True
 
 
-SourceConfig = LinesConfig | ChirpStackConfig | MultiTechConfig | ImstConfig | AmberConfig
+@value
+class GwmpConfig:
+    """See `sources.gwmp_tap`.
+
+    region   of `lorawan_regions`; matters to LoRaWAN 1.1 alone
+    idle_s   a packet forwarder that was silent for so long is forgotten
+    gap      how far a counter may be above the last one
+    """
+
+    name: str
+    listen: Endpoint
+    server: Endpoint
+    region: str = "us915"
+    idle_s: float = 300.0
+    gap: int = MAX_GAP
+
+
+SourceConfig = (
+    LinesConfig | ChirpStackConfig | MultiTechConfig | ImstConfig | AmberConfig | GwmpConfig
+)
 
 
 @value
@@ -120,6 +146,25 @@ def _amber(name: str, said: Mapping[str, Any], _around: Around) -> SourceConfig:
     )
 
 
+def _gwmp(name: str, said: Mapping[str, Any], _around: Around) -> SourceConfig:
+    region, idle_s = said.get("region", "us915"), float(said.get("idle_s", 300.0))
+    gap = said.get("max_counter_gap", MAX_GAP)
+    if region not in REGIONS:
+        raise ConfigError(f"{name}: region: one of {', '.join(REGIONS)}, got {region!r}")
+    if not idle_s >= MIN_IDLE_S:
+        raise ConfigError(f"{name}: idle_s: {MIN_IDLE_S:g} or more, got {idle_s:g}")
+    if isinstance(gap, bool) or not isinstance(gap, int) or not 1 <= gap <= MAX_GAP:
+        raise ConfigError(f"{name}: max_counter_gap: 1 … {MAX_GAP}, got {gap!r}")
+    return GwmpConfig(
+        name=name,
+        listen=endpoint_at(str(said.get("listen") or LISTEN), port=GWMP_PORT),
+        server=endpoint_at(text(said, "server"), port=GWMP_PORT),
+        region=region,
+        idle_s=idle_s,
+        gap=gap,
+    )
+
+
 def _baud(name: str, said: Mapping[str, Any], usual: int) -> int:
     baud = said.get("baud", usual)
     if baud not in BAUDS:
@@ -133,4 +178,5 @@ KINDS: Final[Mapping[str, Callable[[str, Mapping[str, Any], Around], SourceConfi
     "lines": _lines,
     "imst": _imst,
     "amber": _amber,
+    "gwmp": _gwmp,
 }

@@ -5,8 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from edge_agent.clock import Clock
+from edge_agent.lorawan_handover import Handover
+from edge_agent.lorawan_sessions import Sessions
 from edge_agent.source_configs import (
     AmberConfig,
+    GwmpConfig,
     ImstConfig,
     LinesConfig,
     MultiTechConfig,
@@ -14,6 +17,7 @@ from edge_agent.source_configs import (
 )
 from edge_agent.sources import chirpstack, multitech
 from edge_agent.sources.amber import AmberFramer
+from edge_agent.sources.gwmp_tap import GwmpTap
 from edge_agent.sources.imst import ImstFramer
 from edge_agent.sources.lines import LineFeed
 from edge_agent.sources.mqtt_feed import MqttFeed
@@ -22,13 +26,23 @@ from edge_agent.sources.serial import SerialFeed
 from edge_agent.sources.supervisor import Feed, Supervised
 
 
-def source_of(source: SourceConfig, *, gateway: str, inbox: Inbox, clock: Clock) -> Source:
-    """Return a source that is not started yet, and that is started again whenever it dies."""
-    feed = _feed_of(source, gateway=gateway, clock=clock)
+def source_of(
+    source: SourceConfig,
+    *,
+    gateway: str,
+    inbox: Inbox,
+    clock: Clock,
+    handover: Handover | None = None,
+) -> Source:
+    """Return a source that is not started yet, and that is started again whenever it dies.
+
+    handover   LoRaWAN keys, for a tap
+    """
+    feed = _feed_of(source, gateway, clock, handover or Handover())
     return Supervised(feed, name=source.name, inbox=inbox)
 
 
-def _feed_of(source: SourceConfig, *, gateway: str, clock: Clock) -> Feed:
+def _feed_of(source: SourceConfig, gateway: str, clock: Clock, handover: Handover) -> Feed:
     if isinstance(source, LinesConfig):
         return LineFeed(path=source.path, clock=clock, only=gateway if source.only_own else None)
     if isinstance(source, ImstConfig):
@@ -37,6 +51,8 @@ def _feed_of(source: SourceConfig, *, gateway: str, clock: Clock) -> Feed:
     if isinstance(source, AmberConfig):
         cutting = partial(AmberFramer, has_rssi=source.has_rssi)
         return SerialFeed(path=source.path, baud=source.baud, framer=cutting, clock=clock)
+    if isinstance(source, GwmpConfig):
+        return _tap(source, clock, handover)
     client_id = f"aquacis-edge-{gateway}-{source.name}"
     if isinstance(source, MultiTechConfig):
         return MqttFeed(
@@ -50,4 +66,16 @@ def _feed_of(source: SourceConfig, *, gateway: str, clock: Clock) -> Feed:
         client_id=client_id,
         topics=(chirpstack.topic_of(source.application),),
         read=partial(chirpstack.heard_in, gateway_eui=source.gateway_eui),
+    )
+
+
+def _tap(source: GwmpConfig, clock: Clock, handover: Handover) -> GwmpTap:
+    return GwmpTap(
+        listen=source.listen,
+        server=source.server,
+        clock=clock,
+        sessions=Sessions(handover.keys, handover.memory, gap=source.gap),
+        new_keys=handover.new_keys,
+        region=source.region,
+        idle_s=source.idle_s,
     )

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import IO
 
 from edge_agent import core, protocol, reduction
-from edge_agent.checkpoints import recovered
+from edge_agent.checkpoints import of_sources, recovered
 from edge_agent.clock import Clock, clock_from
 from edge_agent.config import Config
 from edge_agent.forward import CloudLink
 from edge_agent.gateway_keys import open_keys
 from edge_agent.keys import GatewayKeys
+from edge_agent.lorawan_handover import handover
 from edge_agent.outbox import Outbox, OutboxUnusable
 from edge_agent.settings_text import ConfigError
 from edge_agent.shell import Agent, Log
@@ -81,6 +82,7 @@ def agent_of(config: Config, *, log: Log, with_sources: bool = True) -> Agent:
     try:
         outbox = open_outbox(config, clock)
         memory = recovered(outbox, policy)
+        handed = handover(config, keys, of_sources(outbox))
     except BaseException:
         lock.close()
         raise
@@ -101,7 +103,7 @@ def agent_of(config: Config, *, log: Log, with_sources: bool = True) -> Agent:
             broker=config.broker, gateway=config.gateway, inbox=inbox, clock=clock, log=log
         ),
         sources=tuple(
-            source_of(source, gateway=config.gateway, inbox=inbox, clock=clock)
+            source_of(source, gateway=config.gateway, inbox=inbox, clock=clock, handover=handed)
             for source in sources
         ),
         inbox=inbox,
