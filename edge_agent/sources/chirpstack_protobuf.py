@@ -12,6 +12,7 @@ from edge_agent.sources.protobuf import BadProtobuf, Wire, fields_of, signed, si
 SECOND_US: Final = 1_000_000
 SECOND_NS: Final = 1_000_000_000
 U32: Final = 0xFFFFFFFF
+MAX_RECEIVERS: Final = 1000  # gateways within reach of one meter: dozens
 
 
 def event_in(event: bytes) -> dict[str, Any]:
@@ -39,6 +40,8 @@ def event_in(event: bytes) -> dict[str, Any]:
             said["data"] = bytes(given)
         elif (number, wire) == (12, Wire.BYTES):
             receivers.append(_receiver(given))
+            if len(receivers) > MAX_RECEIVERS:
+                raise BadProtobuf(f"more than {MAX_RECEIVERS} receivers", 0)
     if timed:
         said["time"] = _micros(seconds, nanos)
     return {**said, "deviceInfo": device, "rxInfo": receivers}
