@@ -66,7 +66,7 @@ def recovered(outbox: Outbox, policy: reduction.Policy) -> reduction.State:
     state = reduction.State(policy=policy)
     for name, packed in outbox.checkpoints():
         if name.startswith(LAYOUT):
-            state.formats.learn(packed)
+            state.layouts.formats.learn(packed)
         elif name.startswith(METER):
             meter = memory.unpack(packed)
             if meter is not None:

@@ -18,9 +18,7 @@ from typing import Final
 import cbor2
 
 from decoders.decode import decode_lorawan
-from decoders.drivers.registry import known_formats
 from decoders.errors import DecodeError, KeyMissing
-from decoders.formats import Formats
 from decoders.ids import WIRE_BYTES, MeterId, dev_eui_text
 from decoders.reading import Integrity, Telegram
 from decoders.uplink import MAX_PAYLOAD_BYTES, RowFlag, RowKind
@@ -38,9 +36,9 @@ from edge_agent.inputs import (
     SourceChanged,
     Store,
 )
+from edge_agent.layouts import Layouts
 from edge_agent.masking import without_keys
 from edge_agent.memory import NEW_METER, Meter, Meters, with_flow
-from edge_agent.opening import opened
 from edge_agent.outbox import Draft
 
 HOUR_US: Final = leaks.HOUR_US
@@ -89,7 +87,7 @@ class State:
     policy: Policy
     clock: CloudClock = UNKNOWN
     meters: Meters = field(default_factory=Meters)
-    formats: Formats = field(default_factory=known_formats)
+    layouts: Layouts = field(default_factory=Layouts)
     recent: dict[tuple[int, int, int, bytes], None] = field(default_factory=dict)
     caps: Caps = field(default_factory=Caps)
     strangers: dict[bytes, int] = field(default_factory=dict)
@@ -144,7 +142,8 @@ def clock_stepped(state: State, step: ClockStepped, now: Now) -> tuple[State, tu
 
 
 def ticked(state: State, now: Now) -> tuple[State, tuple[Effect, ...]]:
-    """Report what the caps of past hours held back."""
+    """Report what the caps of past hours held back; look for an unknown layout."""
+    state.layouts.search_when_due(now_s=now.wall_s)
     rows = state.caps.reports(now.at)
     return state, (_stored(state, rows),) if rows else ()
 
@@ -167,12 +166,11 @@ def _foreign(policy: Policy, frame: Heard) -> bool:
 
 def _wmbus(state: State, frame: Heard, now: Now) -> tuple[Effect, ...]:
     try:
-        telegram = opened(frame, state.policy.keys, state.formats)
+        telegram, layouts = state.layouts.opened(frame, state.policy.keys)
     except KeyMissing as error:
         return _stranger(state, frame, error, now)
     except DecodeError as error:
         return _undecodable(state, frame, error.code, now)
-    layouts = (telegram.layout,) if state.formats.learn(telegram.layout) else ()
     if frame.flags & RowFlag.TEACHES_FORMAT:
         return (_stored(state, (_draft(frame, 0),), layouts=layouts),)
     name = telegram.natural_id

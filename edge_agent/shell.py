@@ -345,7 +345,7 @@ class Agent:
             "outbox_pending": self._outbox.pending,
             "inbox": len(self._inbox),
             "meters": len(self._state.reduction.meters),
-            "layouts": len(self._state.reduction.formats),
+            "layouts": len(self._state.reduction.layouts.formats),
             "credit": self._state.link.credit,
             "resident_kib": resident_kib(),
             **self._state.reduction.figures,
