@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 
 from decoders.wmbus.records import Record
@@ -116,8 +116,11 @@ def time_of(record: Record) -> str | None:
 
 
 def datetime_of(local_us: int) -> datetime:
-    """An instant of the meter's clock as a datetime; its time zone is only nominally UTC."""
-    return datetime.fromtimestamp(local_us // US_PER_SECOND, timezone.utc)
+    """An instant of the meter's clock as a datetime; its time zone is only nominally UTC.
+
+    By addition: `fromtimestamp` asks the C library, whose instants end in 2038 on 32-bit gateways.
+    """
+    return _EPOCH + timedelta(seconds=local_us // US_PER_SECOND)
 
 
 def litres_of(record: Record) -> int | None:

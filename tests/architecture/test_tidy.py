@@ -80,6 +80,15 @@ def test_the_core_reads_no_clock_and_opens_nothing(path: Path) -> None:
     assert not called & IMPURE_CALLS - allowed
 
 
+def test_no_instant_on_a_gateway_goes_through_a_time_t_that_ends_in_2038() -> None:
+    asking = re.compile(r"\b(fromtimestamp|utcfromtimestamp|gmtime|localtime|mktime)\b")
+    ours = [p for p in sources() if p.relative_to(ROOT).parts[0] in {"decoders", "edge_agent"}]
+    code = {p: [n.attr for n in ast.walk(ast.parse(p.read_text())) if isinstance(n, ast.Attribute)]
+            for p in ours}  # fmt: skip
+
+    assert not [named(p) for p, names in code.items() if asking.search(" ".join(names))]
+
+
 def test_no_promise_is_left_in_the_code() -> None:
     promise = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 
