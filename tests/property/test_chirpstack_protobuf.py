@@ -68,7 +68,7 @@ def events(draw: st.DrawFn) -> Any:
     event.device_info.dev_eui = draw(hexes)
     event.device_info.tenant_name = draw(texts)
     event.device_info.tags.update(draw(st.dictionaries(texts, texts, max_size=3)))
-    event.object.update({"volume": draw(st.floats(allow_nan=False)), "note": draw(texts)})
+    event.object.update({"volume": draw(levels), "note": draw(texts)})
     return event
 
 
