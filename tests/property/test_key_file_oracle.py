@@ -1,0 +1,141 @@
+"""The sealed key file opened by a stranger: `cryptography`, and what the docstrings say alone."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decoders import aes_gcm
+from edge_agent.keys import Given
+from edge_agent.keys_sealed import sealed
+from edge_agent.private_key import PrivateKeyUnusable, hkdf_sha256, private_key_of
+
+CURVES: dict[str, ec.EllipticCurve] = {
+    "06082a8648ce3d030107": ec.SECP256R1(),
+    "06052b81040022": ec.SECP384R1(),
+    "06052b81040023": ec.SECP521R1(),
+}
+KEY = bytes(range(16))
+
+
+def pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, form: PrivateFormat) -> str:
+    return key.private_bytes(Encoding.PEM, form, NoEncryption()).decode()
+
+
+@given(
+    key=st.binary(min_size=32, max_size=32),
+    nonce=st.binary(min_size=12, max_size=12),
+    plain=st.binary(max_size=300),
+    beside=st.binary(max_size=60),
+)
+def test_gcm_is_that_of_cryptography(key: bytes, nonce: bytes, plain: bytes, beside: bytes) -> None:
+    expected = AESGCM(key).encrypt(nonce, plain, beside)
+
+    assert aes_gcm.seal(key, nonce, plain, beside=beside) == expected
+    assert aes_gcm.unseal(key, nonce, expected, beside=beside) == plain
+
+
+@given(
+    secret=st.binary(min_size=1, max_size=100),
+    salt=st.binary(max_size=40),
+    info=st.binary(max_size=40),
+    size=st.integers(1, 100),
+)
+def test_derivation_is_that_of_cryptography(
+    secret: bytes, salt: bytes, info: bytes, size: int
+) -> None:
+    expected = HKDF(hashes.SHA256(), size, salt or None, info).derive(secret)
+
+    assert hkdf_sha256(secret, salt=salt, info=info, size=size) == expected
+
+
+@settings(max_examples=25, deadline=None)
+@given(curve=st.sampled_from(sorted(CURVES)), scalar=st.integers(1, 2**255))
+def test_an_ec_key_is_its_curve_and_its_scalar_in_either_form(curve: str, scalar: int) -> None:
+    key = ec.derive_private_key(scalar, CURVES[curve])
+    number = scalar.to_bytes((scalar.bit_length() + 7) // 8, "big")
+    name = bytes.fromhex(curve)[2:]
+    canonical = b"EC\0" + b"".join(len(p).to_bytes(4, "big") + p for p in (name, number))
+
+    made = {
+        private_key_of(pem(key, form)).derived(b"x", 32)
+        for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL)
+    }
+
+    assert made == {HKDF(hashes.SHA256(), 32, None, b"x").derive(canonical)}
+
+
+def test_an_rsa_key_is_its_primes_in_either_form() -> None:
+    key = rsa.generate_private_key(65537, 2048)
+    numbers = key.private_numbers()
+    primes = sorted((numbers.p, numbers.q), reverse=True)
+    parts = [prime.to_bytes(128, "big") for prime in primes]
+    canonical = b"RSA\0" + b"".join(len(p).to_bytes(4, "big") + p for p in parts)
+
+    made = {
+        private_key_of(pem(key, form)).derived(b"x", 32)
+        for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL)
+    }
+
+    assert made == {HKDF(hashes.SHA256(), 32, None, b"x").derive(canonical)}
+
+
+def test_other_keys_are_read_or_refused_by_name() -> None:
+    edwards = ed25519.Ed25519PrivateKey.generate()
+    body = edwards.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    locked = edwards.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase")
+    )
+
+    assert len(private_key_of(body).name) == 16
+    with pytest.raises(PrivateKeyUnusable, match="private_key_encrypted"):
+        private_key_of(locked.decode())
+
+
+def test_the_file_opens_by_its_description_alone() -> None:
+    """HKDF of the canonical bytes opens a slot, the slot opens the content, as documented."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    scalar = key.private_numbers().private_value
+    number = scalar.to_bytes((scalar.bit_length() + 7) // 8, "big")
+    name = bytes.fromhex("2a8648ce3d030107")
+    canonical = b"EC\0" + b"".join(len(p).to_bytes(4, "big") + p for p in (name, number))
+    given = Given(assigned=frozenset({"KAW-53885758"}), meters={"KAW-53885758": {3: KEY}})
+
+    whole = sealed(
+        given,
+        gateway="norte",
+        private_keys=[private_key_of(pem(key, PrivateFormat.PKCS8))],
+        random=os.urandom,
+    )
+
+    header, newline, ciphertext = whole.partition(b"\n")
+    said = json.loads(header)
+    (slot,) = said["slots"]
+    purpose = b"aquacis-edge keys 1 norte"
+    wrapping = HKDF(hashes.SHA256(), 32, bytes.fromhex(slot["salt"]), purpose).derive(canonical)
+    content_key = AESGCM(wrapping).decrypt(
+        bytes.fromhex(slot["nonce"]), base64.b64decode(slot["wrapped"]), purpose
+    )
+    content = AESGCM(content_key).decrypt(
+        bytes.fromhex(said["nonce"]), ciphertext, header + newline
+    )
+    assert json.loads(content) == {
+        "assigned": ["KAW-53885758"],
+        "meters": {"KAW-53885758": {"3": KEY.hex()}},
+        "lorawan": {},
+    }
