@@ -15,6 +15,7 @@ from cloud.kernel.clock import from_us, to_us
 from cloud.kernel.keyvault import Wrapped
 from cloud.kernel.platform import Platform
 from cloud.metering import shapes, views
+from cloud.metering.layout_store import PostgresLayouts
 from cloud.metering.registry import clock_offset_s, key_aad
 from cloud.metering.views import Connection, Row
 from decoders import DECODER_VERSION
@@ -227,6 +228,6 @@ def _key(connection: Connection, platform: Platform, meter_key: int, version: in
 
 def _formats(connection: Connection) -> Formats:
     formats = known_formats()
-    for (layout,) in connection.execute("SELECT layout FROM compact_formats"):
-        formats.learn(bytes(layout))
+    for layout in PostgresLayouts(connection).believed():
+        formats.learn(layout)
     return formats

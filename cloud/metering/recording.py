@@ -11,6 +11,7 @@ import psycopg
 
 from cloud.kernel.events import Event, EventType, arrow_events, json_event
 from cloud.metering import alert_store, dead_letters, events, reading_store, rules, store
+from cloud.metering.layout_store import PostgresLayouts
 from cloud.metering.model import (
     NEVER,
     Alert,
@@ -85,11 +86,9 @@ def record(
             received_at=source.received_at,
             payload=report.payload,
         )
-    learned = False
+    learned, kept = False, PostgresLayouts(connection)
     for layout, row in prepared.layouts:
-        learned |= store.learn_layout(
-            connection, layout, batch_key=source.batch_key, row=row, now_us=source.received_at
-        )
+        learned |= kept.believe(layout, now_us=source.received_at, source=(source.batch_key, row))
     counts = store.Counts(
         frames=len(prepared.receptions.row),
         rejected=len(prepared.rejected),

@@ -13,6 +13,7 @@ import psycopg
 
 from cloud.kernel.config import CST_OFFSET_S, Administration
 from cloud.kernel.keyvault import KeyVault, Wrapped
+from cloud.metering.layout_store import PostgresLayouts
 from cloud.metering.model import Gateway
 from decoders.drivers.registry import known_formats
 from decoders.value import value
@@ -73,8 +74,8 @@ class Registry:
         if version == self._version:
             return
         self.forget()
-        for (layout,) in connection.execute("SELECT layout FROM compact_formats"):
-            self.formats.learn(bytes(layout))
+        for layout in PostgresLayouts(connection).believed():
+            self.formats.learn(layout)
         self._version = version
 
     def forget(self) -> None:

@@ -347,18 +347,6 @@ def offsets_of(connection: Connection, gateway_keys: Sequence[int]) -> dict[int,
     }
 
 
-def learn_layout(
-    connection: Connection, layout: bytes, *, batch_key: int, row: int, now_us: int
-) -> bool:
-    """Keep the layout of a full frame for the compact ones; False when it is known."""
-    return bool(
-        connection.execute(
-            "INSERT INTO compact_formats VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            [layout, storable(now_us), batch_key, row],
-        ).rowcount
-    )
-
-
 _GATEWAY = """SELECT gateway_key, administration, clock_offset_us, clock_uncertainty_us,
                   clock_quality, clock_samples FROM gateways WHERE id = %s"""
 _GATEWAY_LOCKED = _GATEWAY + " FOR NO KEY UPDATE"
