@@ -25,6 +25,7 @@ an object for each.
     health     {text: number|text}
     tp         text            W3C traceparent
     n          uint            rows
+    early      bool            the rows are copies ahead of their turn; they come again in order
     cols       {name: bytes}   one packed array each, see COLUMNS
     payload    bytes           the rows' payloads, one after another; lengths in cols.length
 
@@ -137,6 +138,7 @@ class Batch:
     acked: int = 0
     lost: tuple[Lost, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    early: bool = False  # copies ahead of their turn, only for a cloud that said it takes them
     health: Mapping[str, int | float | str] | None = None
     traceparent: str = ""
 
@@ -150,6 +152,8 @@ class Ack:
     rejected     (seq, code) of rows of the acknowledged batch that were dead-lettered
     credit       rows the agent may have sent and unacknowledged
     resend_from  send again from this seq, although it was acknowledged before
+    early        rows that may come ahead of their turn, in one message at a time; 0 = none
+    took         the newest row of the early message that this answers: all its rows are taken
     """
 
     stream: bytes
@@ -159,13 +163,17 @@ class Ack:
     version: int = VERSION
     rejected: tuple[tuple[int, str], ...] = ()
     resend_from: int | None = None
+    early: int = 0
+    took: int | None = None
 
 
 def encode_batch(batch: Batch) -> bytes:
     """Return the message for `batch`. Raises Oversized when no broker would take it."""
     if batch.rows.count > MAX_ROWS:
         raise Oversized(f"{batch.rows.count} rows, at most {MAX_ROWS} fit in a message")
-    gaps = {"gaps": pack_gaps(batch.gaps)} if batch.gaps else {}
+    added: dict[str, object] = {"gaps": pack_gaps(batch.gaps)} if batch.gaps else {}
+    if batch.early:
+        added["early"] = True
     message = cbor2.dumps(
         {
             "v": batch.version,
@@ -185,7 +193,7 @@ def encode_batch(batch: Batch) -> bytes:
             "n": batch.rows.count,
             "cols": dict(batch.rows.columns),
             "payload": batch.rows.payload,
-            **gaps,
+            **added,
         }
     )
     if len(message) > MAX_MESSAGE_BYTES:
@@ -214,6 +222,7 @@ def decode_batch(message: bytes) -> Batch:
         acked=seq_of(fields, "acked"),
         lost=_lost(fields),
         gaps=read_gaps(fields),
+        early=fields.get("early") is True,
         health=_health(fields),
         traceparent=text(fields, "tp"),
         rows=read_rows(fields),
@@ -222,6 +231,9 @@ def decode_batch(message: bytes) -> Batch:
 
 def encode_ack(ack: Ack) -> bytes:
     """Return the message for `ack`."""
+    added: dict[str, int] = {"early": ack.early} if ack.early else {}
+    if ack.took is not None:
+        added["took"] = ack.took
     return cbor2.dumps(
         {
             "v": ack.version,
@@ -231,6 +243,7 @@ def encode_ack(ack: Ack) -> bytes:
             "credit": ack.credit,
             "resend": ack.resend_from,
             "cloud_at": ack.cloud_at,
+            **added,
         }
     )
 
@@ -252,6 +265,8 @@ def decode_ack(message: bytes) -> Ack:
         credit=seq_of(fields, "credit"),
         resend_from=None if resend is None else seq_of(fields, "resend"),
         cloud_at=instant(fields, "cloud_at"),
+        early=seq_of(fields, "early"),
+        took=seq_of(fields, "took") if "took" in fields else None,
     )
 
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cloud.metering import early
 from cloud.metering.model import Int64s, Loss, Stream
 from decoders.uplink import Lost
 from decoders.value import value
@@ -34,6 +35,9 @@ class Taking:
     upto          after the commit
     losses        newly declared, to be recorded
     resend_from   to ask for, or None
+    skip          those of begin … end that came early, by index: they are taken already
+    early         the ranges above `upto` that were taken early, after this batch
+    took          the newest row of a batch that came early, None for one in order
     """
 
     begin: int
@@ -41,6 +45,14 @@ class Taking:
     upto: int
     losses: tuple[Loss, ...]
     resend_from: int | None
+    skip: frozenset[int] = frozenset()
+    early: early.Ranges = ()
+    took: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """Return how many rows are to be taken."""
+        return self.end - self.begin - len(self.skip)
 
 
 def take(*, stream: Stream, seqs: Int64s, lost: Sequence[Lost], acked: int) -> Taking:
@@ -60,10 +72,16 @@ def take(*, stream: Stream, seqs: Int64s, lost: Sequence[Lost], acked: int) -> T
         if run:
             end, upto = end + run, upto + run
             continue
+        known_to = early.end_of_range_with(stream.early, upto + 1)
+        if known_to is not None:
+            upto, end = known_to, int(np.searchsorted(seqs, known_to, side="right"))
+            continue
         gap = next((one for one in ranges if one.first <= upto + 1 <= one.last), None)
         if gap is None:
             break
         last = gap.last if end == len(seqs) else min(gap.last, int(seqs[end]) - 1)
+        known_from = early.next_start(stream.early, upto)
+        last = last if known_from is None else min(last, known_from - 1)
         losses.append(_declared(stream.stream, upto + 1, last, gap))
         upto = last
     missing = end < len(seqs)
@@ -74,6 +92,25 @@ def take(*, stream: Stream, seqs: Int64s, lost: Sequence[Lost], acked: int) -> T
         upto=upto,
         losses=tuple(losses),
         resend_from=upto + 1 if missing or forgotten else None,
+        skip=frozenset(i for i in early.known_among(stream, seqs[:end]) if i >= begin),
+        early=early.beyond(stream.early, upto),
+    )
+
+
+def take_early(*, stream: Stream, seqs: Int64s, acked: int) -> Taking:
+    """Decide which rows of a batch of copies, ahead of their turn, are new."""
+    skip = early.known_among(stream, seqs)
+    has_room = early.room_for(stream) >= len(seqs) or len(skip) == len(seqs)
+    forgotten = acked > stream.upto or stream.resend
+    return Taking(
+        begin=0,
+        end=len(seqs) if has_room else 0,
+        upto=stream.upto,
+        losses=(),
+        resend_from=stream.upto + 1 if forgotten else None,
+        skip=skip if has_room else frozenset(),
+        early=early.added(stream, seqs) if has_room else stream.early,
+        took=int(seqs[-1]) if has_room and len(seqs) else None,
     )
 
 

@@ -86,6 +86,7 @@ class Stream:
     started_at: int  # µs, the gateway's clock
     last_heard_at: int | None = None  # µs, corrected: heard_at of row `upto`
     resend: bool = False
+    early: tuple[tuple[int, int], ...] = ()  # taken ahead of their turn: (first, last), rising
 
 
 @value

@@ -106,6 +106,7 @@ def prepare(
     decoded: Decoded,
     *,
     taken: range,
+    skip: frozenset[int] = frozenset(),
     meters: Mapping[str, Meter],
     offset: Offset,
     received_at: int,
@@ -113,6 +114,7 @@ def prepare(
     """Decide what each taken row is worth.
 
     taken    indices of the batch's rows that follow on what is stored
+    skip     those of them that came early and are stored already
     meters   by natural id; a name that is not in it is an unknown meter
     offset   of the gateway's clock
     """
@@ -127,12 +129,19 @@ def prepare(
         decoded, known, heard_at, when, trusted=offset.trusted, received_at=received_at
     )
     wanted = (decoded.row >= taken.start) & (decoded.row < taken.stop)
+    if skip:
+        wanted &= ~np.isin(decoded.row, np.fromiter(skip, np.int64, len(skip)))
     good = wanted & (code == "")
     of_good = good[decoded.of_frame] & ~_teaches(up, decoded)[decoded.of_frame]
     receptions = _receptions(up, decoded, known, heard_at=heard_at, good=good)
     rejected = _rejections(rows, up, decoded, code=code, chosen=wanted & (code != ""))
     anomalies, reports, unreadable = _other_rows(
-        rows, up, taken=taken, heard_at=heard_at, when=when, meters=meters
+        rows,
+        up,
+        taken=frozenset(taken) - skip,
+        heard_at=heard_at,
+        when=when,
+        meters=meters,
     )
     meter_keys, max_flow_lph = _meters_heard(known, receptions, anomalies)
     return Prepared(
@@ -299,7 +308,7 @@ def _other_rows(
     rows: Rows,
     up: Uplinked,
     *,
-    taken: range,
+    taken: frozenset[int],
     heard_at: Int64s,
     when: Int16s,
     meters: Mapping[str, Meter],

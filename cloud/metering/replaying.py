@@ -114,7 +114,8 @@ class Replaying:
         counted(taken)
         readings = taken.recorded.counts.readings_new if taken.recorded else 0
         readings += self._past(connection, letter, batch, upto=taken.ack.upto)
-        if len(batch.rows) and batch.rows.column("seq")[-1] > taken.ack.upto:
+        in_order = len(batch.rows) and not batch.early
+        if in_order and batch.rows.column("seq")[-1] > taken.ack.upto:
             detail = f"row {taken.ack.upto + 1} of its gateway is missing before its rows"
             return self._refused(connection, letter, code=letter.code, detail=detail)
         return self._settled(connection, letter, readings_new=readings)

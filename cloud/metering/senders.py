@@ -9,7 +9,7 @@ import numpy as np
 import psycopg
 
 from cloud.kernel import outbox, telemetry
-from cloud.metering import clock_offsets, edge_protocol, store, stream_store
+from cloud.metering import clock_offsets, early, edge_protocol, store, stream_store
 from cloud.metering.clock_offsets import UNKNOWN, Offset, Sample
 from cloud.metering.edge_protocol import Taking
 from cloud.metering.frames import Uplinked
@@ -17,7 +17,7 @@ from cloud.metering.model import Gateway, Loss, Stream
 from cloud.metering.preparing import Prepared
 from cloud.metering.recording import Source
 from decoders.batch import Columns as Decoded
-from decoders.uplink import Batch
+from decoders.uplink import Ack, Batch
 from decoders.value import value
 
 Connection = psycopg.Connection[Any]
@@ -105,6 +105,29 @@ def shared_offset(
     return shared, len(differences)
 
 
+def taking_of(sender: Sender, batch: Batch, up: Uplinked) -> Taking:
+    """Decide which rows of a batch are to be taken."""
+    if batch.early:
+        return edge_protocol.take_early(stream=sender.stream, seqs=up.seq, acked=batch.acked)
+    return edge_protocol.take(stream=sender.stream, seqs=up.seq, lost=batch.lost, acked=batch.acked)
+
+
+def answer_to(batch: Batch, decision: Decision, *, credit: int, cloud_at: int) -> Ack:
+    """Return what to answer once a decision is committed."""
+    taking = decision.taking
+    rejected = decision.prepared.rejected if decision.prepared else ()
+    return Ack(
+        stream=batch.stream,
+        upto=taking.upto,
+        rejected=tuple((each.row.seq, each.code) for each in rejected),
+        credit=credit,
+        resend_from=taking.resend_from,
+        cloud_at=cloud_at,
+        early=early.room_for(replace(decision.sender.stream, early=taking.early)),
+        took=taking.took,
+    )
+
+
 def lock(connection: Connection, sender: Sender, batch: Batch) -> None:
     """Lock the gateway. Raises StreamMoved when its stream is not as it was."""
     gateway = store.gateway_of(connection, sender.gateway.id, lock=True)
@@ -142,7 +165,8 @@ def close(
         for each in losses
         if stream_store.record_loss(connection, sender.gateway, each, reported_at=reported_at)
     ]
-    heard_at = decision.prepared.last_heard_at if decision.prepared else None
+    in_order = decision.prepared is not None and not batch.early
+    heard_at = decision.prepared.last_heard_at if decision.prepared and in_order else None
     newer_head = batch.head >= sender.stream.head
     stream_store.save_stream(
         connection,
@@ -153,6 +177,7 @@ def close(
             head_at=batch.head_at if newer_head and batch.head else sender.stream.head_at,
             last_heard_at=heard_at if heard_at is not None else sender.stream.last_heard_at,
             resend=False,
+            early=taking.early,
         ),
         seen_at=reported_at,
     )

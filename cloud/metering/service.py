@@ -251,6 +251,8 @@ class Metering:
             upto=ack.upto,
             resend_from=ack.resend_from,
             rejected=ack.rejected,
+            early=ack.early,
+            took=ack.took,
         )
 
     def _wait(self, message: bytes, topic_gateway: str) -> bytes | None:
@@ -342,6 +344,8 @@ class Metering:
         resend_from: int | None,
         rejected: tuple[tuple[int, str], ...] = (),
         credit: int = CREDIT_ROWS,
+        early: int = 0,
+        took: int | None = None,
     ) -> bytes:
         ack = Ack(
             stream=stream,
@@ -350,5 +354,7 @@ class Metering:
             rejected=rejected,
             resend_from=resend_from,
             cloud_at=self._clock(),
+            early=early,
+            took=took,
         )
         return uplink.encode_ack(ack)

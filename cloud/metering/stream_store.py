@@ -5,6 +5,7 @@ Every function runs in the caller's transaction, under the lock of the gateway (
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -39,7 +40,7 @@ def streams_to_resend(connection: Connection) -> list[tuple[str, Stream]]:
     """Return (gateway id, stream) of every stream that a restored cloud asks about."""
     rows = connection.execute(
         """SELECT g.id, s.gateway_key, stream, upto, head, head_at, started_at, last_heard_at,
-               resend
+               resend, early::text
            FROM edge_streams s JOIN gateways g USING (gateway_key) WHERE resend ORDER BY g.id"""
     ).fetchall()
     return [(row[0], _stream(row[1:])) for row in rows]
@@ -54,14 +55,15 @@ def save_stream(connection: Connection, stream: Stream, *, seen_at: int) -> None
     """Record how far a stream is taken over; its resend request is answered by any message."""
     connection.execute(
         """INSERT INTO edge_streams AS s (gateway_key, stream, upto, head, head_at, started_at,
-               first_heard_at, last_heard_at, seen_at, resend)
+               first_heard_at, last_heard_at, seen_at, resend, early)
            VALUES (%(key)s, %(stream)s, %(upto)s, %(head)s, %(head_at)s, %(started_at)s,
-               %(heard_at)s, %(heard_at)s, %(seen_at)s, %(resend)s)
+               %(heard_at)s, %(heard_at)s, %(seen_at)s, %(resend)s, %(early)s::int8multirange)
            ON CONFLICT (gateway_key, stream) DO UPDATE SET upto = excluded.upto,
                head = excluded.head, head_at = excluded.head_at,
                first_heard_at = coalesce(s.first_heard_at, excluded.first_heard_at),
                last_heard_at = coalesce(excluded.last_heard_at, s.last_heard_at),
-               seen_at = greatest(s.seen_at, excluded.seen_at), resend = excluded.resend""",
+               seen_at = greatest(s.seen_at, excluded.seen_at), resend = excluded.resend,
+               early = excluded.early""",
         {
             "key": stream.gateway_key,
             "stream": stream.stream,
@@ -72,6 +74,7 @@ def save_stream(connection: Connection, stream: Stream, *, seen_at: int) -> None
             "heard_at": _optional(stream.last_heard_at),
             "seen_at": storable(seen_at),
             "resend": stream.resend,
+            "early": "{" + ",".join(f"[{first},{last}]" for first, last in stream.early) + "}",
         },
     )
 
@@ -106,12 +109,14 @@ def record_loss(connection: Connection, gateway: Gateway, loss: Loss, *, reporte
     )
 
 
-_STREAM = """SELECT gateway_key, stream, upto, head, head_at, started_at, last_heard_at, resend
-             FROM edge_streams"""
+_STREAM = """SELECT gateway_key, stream, upto, head, head_at, started_at, last_heard_at, resend,
+                    early::text FROM edge_streams"""
+
+_RANGE = re.compile(r"\[(\d+),(\d+)\)")  # PostgreSQL writes whole numbers half open
 
 
 def _stream(row: Sequence[Any]) -> Stream:
-    key, stream, upto, head, head_at, started_at, last_heard_at, resend = row
+    key, stream, upto, head, head_at, started_at, last_heard_at, resend, early = row
     return Stream(
         gateway_key=key,
         stream=bytes(stream),
@@ -121,6 +126,7 @@ def _stream(row: Sequence[Any]) -> Stream:
         started_at=to_us(started_at),
         last_heard_at=None if last_heard_at is None else to_us(last_heard_at),
         resend=resend,
+        early=tuple((int(first), int(end) - 1) for first, end in _RANGE.findall(early)),
     )
 
 

@@ -22,7 +22,6 @@ from cloud.kernel.events import Event
 from cloud.kernel.keyvault import KeyVault
 from cloud.metering import (
     clock_offsets,
-    edge_protocol,
     preparing,
     reading_store,
     recording,
@@ -177,11 +176,9 @@ class Worker:
     ) -> Decision:
         sender = senders.sender_of(connection, batch, received_at)
         up = uplinked(batch.rows)
-        taking = edge_protocol.take(
-            stream=sender.stream, seqs=up.seq, lost=batch.lost, acked=batch.acked
-        )
+        taking = senders.taking_of(sender, batch, up)
         decision = Decision(sender=sender, taking=taking, offset=believed or sender.offset)
-        if taking.end > taking.begin:
+        if taking.rows:
             kept = self._keeper.submit(self._blobs.put, message)
             decision = self._prepared(
                 connection, batch, up, decision, received_at=received_at, compare=believed is None
@@ -213,6 +210,7 @@ class Worker:
             up,
             decoded,
             taken=range(decision.taking.begin, decision.taking.end),
+            skip=decision.taking.skip,
             meters=self.registry.meters,
             offset=offset,
             received_at=received_at,
@@ -279,7 +277,7 @@ class Worker:
         self._publish(connection, recorded, [recording.loss_event(loss, source) for loss in losses])
         connection.commit()
         return Taken(
-            ack=_answer(batch, decision, received_at),
+            ack=senders.answer_to(batch, decision, credit=CREDIT_ROWS, cloud_at=received_at),
             prepared=prepared,
             recorded=recorded,
             losses=losses,
@@ -292,15 +290,3 @@ class Worker:
             touch(connection)
         ours = () if recorded is None else recorded.events
         outbox.publish(connection, [*ours, *more], blobs=self._blobs)
-
-
-def _answer(batch: Batch, decision: Decision, received_at: int) -> Ack:
-    rejected = decision.prepared.rejected if decision.prepared else ()
-    return Ack(
-        stream=batch.stream,
-        upto=decision.taking.upto,
-        rejected=tuple((each.row.seq, each.code) for each in rejected),
-        credit=CREDIT_ROWS,
-        resend_from=decision.taking.resend_from,
-        cloud_at=received_at,
-    )

@@ -1,0 +1,64 @@
+"""Rows that come ahead of their turn: alerts and what a gateway hears while it drains a backlog.
+
+They are copies: the same rows come again in order, and are passed over then. `upto` stays what it
+is, contiguous; beside it each stream has the ranges above it that were taken early. A range goes
+once `upto` has passed it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from cloud.metering.model import Int64s, Stream
+
+Ranges = tuple[tuple[int, int], ...]
+
+EARLY_ROWS = 512  # in one message: a share of the credit that delays the rest by little
+MOST_RANGES = 1024  # of one stream; alerts of a month are hundreds, and a row of ranges 16 KiB
+
+
+def known_among(stream: Stream, seqs: Int64s) -> frozenset[int]:
+    """Return the places of rows that were taken before, in order or early."""
+    held = seqs <= stream.upto
+    for first, last in stream.early:
+        held |= (seqs >= first) & (seqs <= last)
+    return frozenset(np.flatnonzero(held).tolist())
+
+
+def room_for(stream: Stream) -> int:
+    """Return how many rows may come early in one message; 0 while too many ranges are open."""
+    return EARLY_ROWS if len(stream.early) + EARLY_ROWS <= MOST_RANGES else 0
+
+
+def added(stream: Stream, seqs: Int64s) -> Ranges:
+    """Return the ranges with these rows in them."""
+    runs = np.split(seqs, np.flatnonzero(np.diff(seqs) != 1) + 1) if len(seqs) else []
+    new = [(int(run[0]), int(run[-1])) for run in runs]
+    return beyond(_joined([*stream.early, *new]), stream.upto)
+
+
+def beyond(ranges: Ranges, upto: int) -> Ranges:
+    """Return what of the ranges is above `upto`."""
+    return tuple((max(first, upto + 1), last) for first, last in ranges if last > upto)
+
+
+def end_of_range_with(ranges: Ranges, seq: int) -> int | None:
+    """Return the last row of the range that holds `seq`, None where none does."""
+    return next((last for first, last in ranges if first <= seq <= last), None)
+
+
+def next_start(ranges: Ranges, seq: int) -> int | None:
+    """Return where the first range after `seq` begins."""
+    return next((first for first, _ in ranges if first > seq), None)
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> Ranges:
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = joined[-1][0], max(last, joined[-1][1])
+        else:
+            joined.append((first, last))
+    return tuple(joined)

@@ -1,0 +1,104 @@
+"""Rows ahead of their turn: taken once, passed over in order, never declared lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloud.metering import early, edge_protocol
+from cloud.metering.model import Int64s, Stream
+from decoders.uplink import Lost
+
+STREAM = Stream(gateway_key=1, stream=bytes(16), upto=0, head=0, head_at=None, started_at=0)
+
+
+def seqs(*numbers: int) -> Int64s:
+    return np.array(numbers, np.int64)
+
+
+def test_rows_ahead_are_taken_and_upto_stays() -> None:
+    taking = edge_protocol.take_early(stream=STREAM, seqs=seqs(7, 100, 101), acked=0)
+
+    assert (taking.rows, taking.upto, taking.took) == (3, 0, 101)
+    assert taking.early == ((7, 7), (100, 101))
+    assert taking.resend_from is None
+
+
+def test_the_same_rows_ahead_again_are_answered_and_not_taken() -> None:
+    stream = replace(STREAM, early=((7, 7), (100, 101)))
+
+    taking = edge_protocol.take_early(stream=stream, seqs=seqs(7, 100, 101, 102), acked=0)
+
+    assert taking.skip == {0, 1, 2}
+    assert (taking.rows, taking.took) == (1, 102)
+    assert taking.early == ((7, 7), (100, 102))
+
+
+def test_in_order_they_are_passed_over() -> None:
+    stream = replace(STREAM, early=((2, 2), (4, 4), (9, 9)))
+
+    taking = edge_protocol.take(stream=stream, seqs=seqs(1, 2, 3), lost=(), acked=0)
+
+    assert (taking.begin, taking.end, taking.skip, taking.rows) == (0, 3, {1}, 2)
+    assert taking.upto == 4
+    assert taking.early == ((9, 9),)
+
+
+def test_upto_goes_over_rows_that_a_batch_leaves_out_because_they_came_early() -> None:
+    stream = replace(STREAM, early=((2, 3),))
+
+    taking = edge_protocol.take(stream=stream, seqs=seqs(1, 4, 5), lost=(), acked=0)
+
+    assert (taking.end, taking.upto, taking.resend_from) == (3, 5, None)
+
+
+def test_a_declared_loss_never_covers_what_came_early() -> None:
+    stream = replace(STREAM, early=((3, 4),))
+    gone = Lost(first=1, last=6, from_at=0, to_at=9)
+
+    taking = edge_protocol.take(stream=stream, seqs=seqs(7), lost=(gone,), acked=0)
+
+    assert [(loss.first_seq, loss.last_seq) for loss in taking.losses] == [(1, 2), (5, 6)]
+    assert taking.upto == 7
+
+
+def test_nothing_is_taken_ahead_while_too_many_ranges_are_open() -> None:
+    many = tuple((3 * i, 3 * i) for i in range(1, early.MOST_RANGES))
+    stream = replace(STREAM, early=many)
+
+    taking = edge_protocol.take_early(stream=stream, seqs=seqs(100_000), acked=0)
+
+    assert early.room_for(stream) == 0
+    assert (taking.rows, taking.took, taking.early) == (0, None, many)
+
+
+@given(
+    st.lists(st.sets(st.integers(1, 60), min_size=1, max_size=8), max_size=6),
+    st.lists(st.integers(1, 20), min_size=1),
+)
+def test_every_row_is_taken_once_however_early_and_ordered_messages_mix(
+    ahead: list[set[int]], steps: list[int]
+) -> None:
+    stream, taken = STREAM, list[int]()
+    pending = list(ahead)
+    while stream.upto < 60:
+        step = steps[len(taken) % len(steps)]
+        turns = [np.arange(stream.upto + 1, min(60, stream.upto + step) + 1)]
+        if pending:
+            turns.insert(len(taken) % 2, seqs(*sorted(pending.pop())))
+        for turn, numbers in enumerate(turns):
+            is_early = len(turns) == 2 and turn == len(taken) % 2
+            if len(turns) == 1 or not is_early:
+                taking = edge_protocol.take(stream=stream, seqs=numbers, lost=(), acked=0)
+            else:
+                taking = edge_protocol.take_early(stream=stream, seqs=numbers, acked=0)
+            rows = [i for i in range(taking.begin, taking.end) if i not in taking.skip]
+            assert len(rows) == taking.rows
+            taken += numbers[rows].tolist()
+            stream = replace(stream, upto=taking.upto, early=taking.early)
+
+    assert sorted(taken) == list(range(1, 61))
+    assert stream.early == ()
