@@ -23,11 +23,13 @@ from edge_agent.keys import (
     LorawanKeys,
     address_of,
     dev_eui_of,
+    given_by,
     read_lines,
 )
 from edge_agent.keys_sealed import alone, is_sealed, read_sealed, sealed, write_sealed
 
 EXIT_OK: Final = 0
+STANDARD_INPUT: Final = "-"
 NAMED: Final = 5  # meters that a refusal names
 
 Answer = Callable[[argparse.Namespace, Config], int]
@@ -47,7 +49,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     parser.epilog = HELP
     commands = parser.add_subparsers(required=True, metavar="WHAT")
     importing = commands.add_parser("import", help="take keys from JSON lines, mode 0600")
-    importing.add_argument("file", type=Path, metavar="FILE")
+    importing.add_argument("file", type=Path, metavar="FILE", help="or - for standard input")
     importing.add_argument(
         "--assigned",
         type=Path,
@@ -83,7 +85,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 def import_keys(given: argparse.Namespace, config: Config) -> int:
     """Take keys from JSON lines. Raises KeyFileUnusable or OSError."""
     path, private_key = keys_path(config), own_private_key(config)
-    lines = read_lines(given.file)
+    lines = _lines(given.file, newer={})
     with alone(path):
         before = _before(path, given.file, config)
         assigned = before.assigned
@@ -211,10 +213,17 @@ def _before(path: Path, importing: Path, config: Config) -> Given:
     return open_file(config)
 
 
+def _lines(file: Path, *, newer: Mapping[str, int]) -> Given:
+    """Read a file of lines, or standard input where it is "-"; so keys need never be on a disk."""
+    if str(file) == STANDARD_INPUT:
+        return given_by(sys.stdin.read(), STANDARD_INPUT, newer=newer)
+    return read_lines(file, newer=newer)
+
+
 def _with_new_versions(content: Given, file: Path, config: Config) -> Given:
     """Add a file's keys; a line without a version is the next one of its meter."""
     newer = {name: max(keys) + 1 for name, keys in content.meters.items()}
-    lines = read_lines(file, newer=newer)
+    lines = _lines(file, newer=newer)
     foreign = lines.names - _allowed(content.assigned, config)
     if foreign:
         raise KeyFileUnusable(

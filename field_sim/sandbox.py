@@ -27,6 +27,7 @@ from cloud.metering.registry import NewMeter
 from cloud.metering.service import Metering
 from decoders.value import value
 from field_sim import broker as brokers
+from field_sim import gateway_keys
 from field_sim.broker import CITY, CLOUD, LOOPBACK, Broker
 from field_sim.supervisor import Child, Pids, wait_or_kill
 from field_sim.surroundings import CITY_PASSWORD, bare, toml
@@ -122,8 +123,7 @@ class Sandbox:
         python = sys.executable
         self._launch("intake", (python, "-m", "cloud", "intake"), environment=variables)
         serve = self._launch("serve", (python, "-m", "cloud", "serve"), environment=variables)
-        for agent in self.agents:
-            settings = self._write_agent(agent)
+        for agent, settings in zip(self.agents, self._write_agents(), strict=True):
             command = (python, "-m", "edge_agent", "run", "--config", str(settings))
             self._launch(
                 f"agent-{agent.gateway}", command, environment=bare({"PYTHONPATH": str(ROOT)})
@@ -223,14 +223,24 @@ class Sandbox:
             lines += [f"name = {json.dumps(agent.name, ensure_ascii=False)}"]
         replace_text(self.state / config.UP_FILE, toml(variables, lines))
 
+    def _write_agents(self) -> list[Path]:
+        """Write each agent's settings and seal its keys. Raises UpFailed."""
+        settings = [self._write_agent(agent) for agent in self.agents]
+        try:
+            gateway_keys.seal(
+                {path: agent.keys for path, agent in zip(settings, self.agents, strict=True)}
+            )
+        except gateway_keys.KeysNotSealed as error:
+            raise UpFailed("keys_not_sealed", f"no se sellaron las llaves: {error}") from None
+        return settings
+
     def _write_agent(self, agent: Agent) -> Path:
-        """Write an agent's settings and key file; both are secrets."""
+        """Write an agent's settings; they are secrets."""
         assert self.broker is not None
         folder = self.state / "agents" / agent.gateway
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)  # its outbox holds what its meters said
-        keys = [json.dumps({"meter": m, "key_hex": key}) for m, key in agent.keys.items()]
-        replace_text(folder / "keys.jsonl", "\n".join(keys) + "\n")
+        (folder / "keys.jsonl").unlink(missing_ok=True)  # an earlier version kept them in the clear
         settings = {
             "gateway": agent.gateway,
             "broker": self.broker.url,
@@ -239,7 +249,9 @@ class Sandbox:
             "state": str(folder),
             "clock": self.clock,
             "clock_offset_s": agent.clock_error_us / 1e6,
-            "keys": str(folder / "keys.jsonl"),
+            "env": "production",  # which takes no keys in the clear
+            "keys": str(folder / "keys.sealed"),
+            "private_key": str(gateway_keys.private_key_in(folder)),
             "sources": list(agent.sources),
         }
         replace_text(folder / "config.json", json.dumps(settings, indent=1))

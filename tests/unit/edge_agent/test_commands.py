@@ -91,7 +91,7 @@ def test_a_key_file_that_others_can_read_stops_decode(
     keys.chmod(0o644)
 
     assert cli.main(["decode", "-", "--keys", str(keys)]) == cli.EXIT_CONFIG
-    assert json.loads(capsys.readouterr().err)["event"] == "settings_wrong"
+    assert json.loads(capsys.readouterr().err)["code"] == "keys_exposed"
 
 
 def test_inspect_says_what_the_outbox_holds(
@@ -129,14 +129,22 @@ def test_selftest_passes_here_and_names_what_is_broken(
     assert told["checks"]["aes"] == "ok"
 
 
-@pytest.mark.parametrize("changed", [{"clock": "sundial"}, {"keys": "/nowhere"}, {"gateway": "Ñ"}])
+@pytest.mark.parametrize(
+    ("changed", "event"),
+    [
+        ({"clock": "sundial"}, "settings_wrong"),
+        ({"gateway": "Ñ"}, "settings_wrong"),
+        ({"env": "sandbox"}, "settings_wrong"),
+        ({"keys": "/nowhere"}, "keys_unusable"),
+    ],
+)
 def test_wrong_settings_stop_the_agent_before_it_begins(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, Any]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, Any], event: str
 ) -> None:
     path = settings(tmp_path, **changed)
 
     assert cli.main(["run", "--config", str(path)]) == cli.EXIT_CONFIG
-    assert "settings_wrong" in capsys.readouterr().err
+    assert event in capsys.readouterr().err
 
 
 def test_a_drained_outbox_needs_no_broker(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import signal
@@ -104,6 +105,16 @@ def test_keys_of_assigned_meters_are_taken_and_open_for_the_agent(gateway: Gatew
     assert keys.lorawan[LORAWAN].dev_addr == 0x01AB23CD
     assert keys.sealed
     assert gateway.file.stat().st_mode & 0o777 == 0o600
+
+
+def test_keys_are_taken_from_standard_input_and_are_on_no_disk(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(key_of(METER))))
+
+    assert gateway.keys("import", "-", "--assign-all") == 0
+
+    assert gateway.holds().meters == {METER: {1: bytes.fromhex(KEY)}}
 
 
 def test_a_key_of_another_gateways_meter_is_refused_and_nothing_is_taken(
