@@ -113,10 +113,13 @@ class _Session:
         self._client.on_message = self._on_message
 
     def last(self) -> None:
-        """Connect, and return when the source is to stop. Raises SourceDied, OSError."""
+        """Connect, and return when the source is to stop. Raises SourceDied.
+
+        Paho notices a half-open connection two keep-alives after the last byte, hence the half.
+        """
         broker = self._broker
         try:
-            self._client.connect(broker.host, broker.port, broker.keepalive_s)
+            self._client.connect(broker.host, broker.port, max(1, broker.keepalive_s // 2))
         except OSError as error:
             raise SourceDied(f"{broker.address}: {error.strerror or error}") from error
         self._client.loop_start()

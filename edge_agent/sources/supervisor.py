@@ -12,8 +12,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol, runtime_checkable
 
 from decoders.value import value
 from edge_agent.inputs import BadInput, Heard, SourceChanged, SourceMemory
@@ -104,6 +104,13 @@ class Feed(Protocol):
         """Take back the tokens of inputs that are on disk now; from another thread."""
 
 
+@runtime_checkable
+class Counting(Protocol):
+    """A feed with figures of its own for the health, each named after its kind."""
+
+    def figures(self) -> Mapping[str, int]: ...
+
+
 class Supervised:
     """A source that is started again whenever it dies. `sources.port.Source` for the agent."""
 
@@ -146,7 +153,8 @@ class Supervised:
             "deaths": self._deaths_ever,
             "up": int(self._hearing.up_since_s is not None),
         }
-        return {f"source_{self.name}_{what}": count for what, count in said.items()}
+        own = self._feed.figures() if isinstance(self._feed, Counting) else {}
+        return {**{f"source_{self.name}_{what}": count for what, count in said.items()}, **own}
 
     def _work(self) -> None:
         stopping = self._hearing.stopping
