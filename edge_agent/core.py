@@ -70,6 +70,16 @@ def _link_step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect
     elif isinstance(told, inputs.Committed):
         link = protocol.committed(link, first=told.first, head=told.head, now_s=wall_s)
         effects = _shed(told, now)
+    elif isinstance(told, inputs.Published) and told.ahead:
+        link = protocol.published_ahead(
+            link,
+            kind=told.ahead,
+            last=told.last,
+            reach=told.reach,
+            now_s=wall_s,
+            pace=state.pace,
+            chance=now.chance,
+        )
     elif isinstance(told, inputs.Published):
         link = protocol.published(
             link,
@@ -88,7 +98,7 @@ def _link_step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect
 def _cloud_clock(state: State, told: Input, now: Now) -> cloud_clock.CloudClock:
     """Return what is known of the cloud's clock after this input."""
     clock = state.reduction.clock
-    if isinstance(told, inputs.Published):
+    if isinstance(told, inputs.Published) and not (told.ahead and told.last == 0):
         return cloud_clock.asked(clock, sent_at=told.sent_at)
     if isinstance(told, inputs.Connected):
         return cloud_clock.connected(clock)

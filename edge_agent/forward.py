@@ -15,13 +15,22 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from decoders.uplink import Batch, UplinkError, decode_ack, encode_batch, pack_rows
+from decoders.uplink import (
+    Batch,
+    Row,
+    RowKind,
+    UplinkError,
+    decode_ack,
+    encode_batch,
+    pack_rows,
+)
 from decoders.value import value
 from edge_agent.clock import Clock
 from edge_agent.connection import Connection
-from edge_agent.inputs import AckReceived, Connected, Delivered, Disconnected
+from edge_agent.early import Ahead
+from edge_agent.inputs import AckReceived, Connected, Delivered, Disconnected, Published
 from edge_agent.mqtt import Broker, SubscriptionRefused
-from edge_agent.outbox import Outbox
+from edge_agent.outbox import ROW_OVERHEAD_BYTES, Outbox
 from edge_agent.protocol import Publish
 from edge_agent.sources.port import Inbox
 
@@ -32,6 +41,8 @@ LEAST_BYTES: Final = 2_048
 UNDER_WAY: Final = 2  # messages: one on the line, one behind it
 QUICK_S: Final = 1.0  # delivered within this: twice as long a message next time
 SLOW_SHARE: Final = 4  # of the keep-alive; slower than that: half as long
+SCANNED_ROWS: Final = 8_000  # looked at for alerts in one turn of the loop
+SCANNED_BYTES: Final = 4_000_000
 HEALTH_ENTRIES: Final = 60  # the codec takes 64
 
 
@@ -51,7 +62,7 @@ class Echo:
     ticks_us: int = 0
 
 
-def batch_of(
+def message_of(
     outbox: Outbox,
     asked: Publish,
     *,
@@ -62,14 +73,25 @@ def batch_of(
     health: Mapping[str, int],
     traceparent: str,
     max_bytes: int = BATCH_BYTES,
-) -> Batch:
-    """Read the asked rows (maybe fewer: a message has a size) into a message."""
-    rows = outbox.read(asked.first, rows=asked.rows, max_bytes=max_bytes) if asked.rows else ()
-    return Batch(
+) -> tuple[Batch | None, Published]:
+    """Read the asked rows (maybe fewer: a message has a size) into a message, and say what it is.
+
+    None where rows were asked for ahead of their turn and there is none: then nothing is sent.
+    """
+    rows: tuple[Row, ...] = ()
+    reach = 0
+    if asked.ahead:
+        rows, reach = rows_ahead(outbox, asked, max_bytes=max_bytes)
+    elif asked.rows:
+        rows = outbox.read(asked.first, rows=asked.rows, max_bytes=max_bytes)
+    sent_at = clock.now_us()
+    if asked.ahead and not rows:
+        return None, Published(last=0, sent_at=sent_at, ahead=asked.ahead, reach=reach)
+    batch = Batch(
         gateway=gateway,
         stream=outbox.stream,
         rows=pack_rows(rows),
-        sent_at=clock.now_us(),
+        sent_at=sent_at,
         started_at=outbox.started_at,
         agent=agent,
         capabilities=CAPABILITIES,
@@ -78,10 +100,36 @@ def batch_of(
         head=outbox.head,
         head_at=outbox.head_at,
         acked=outbox.acked,
-        lost=outbox.lost_from(outbox.acked + 1),
+        lost=() if asked.ahead else outbox.lost_from(outbox.acked + 1),
+        early=bool(asked.ahead),
         health=dict(list(health.items())[:HEALTH_ENTRIES]),
         traceparent=traceparent,
     )
+    given_up = asked.first + asked.rows - 1 if asked.rows else 0  # all that was asked for
+    return batch, Published(
+        last=rows[-1].seq if rows else given_up,
+        rows=len(rows),
+        sent_at=sent_at,
+        ahead=asked.ahead,
+        reach=reach,
+    )
+
+
+def rows_ahead(outbox: Outbox, asked: Publish, *, max_bytes: int) -> tuple[tuple[Row, ...], int]:
+    """Return rows that go ahead of their turn, and up to where there are no others before them."""
+    if asked.ahead == Ahead.LIVE:
+        rows = outbox.read(asked.first, rows=asked.rows, max_bytes=max_bytes)
+        return rows, rows[-1].seq if rows else outbox.head
+    looked = outbox.read(asked.first, rows=SCANNED_ROWS, max_bytes=SCANNED_BYTES)
+    alerts: list[Row] = []
+    size = 0
+    for row in looked:
+        if row.kind == RowKind.ANOMALY:
+            size += len(row.payload) + ROW_OVERHEAD_BYTES
+            if len(alerts) == asked.rows or (alerts and size > max_bytes):
+                return tuple(alerts), alerts[-1].seq
+            alerts.append(row)
+    return tuple(alerts), looked[-1].seq if looked else outbox.head
 
 
 class Line:

@@ -7,6 +7,7 @@ from dataclasses import field
 
 from decoders.uplink import NO_RSSI, NO_SNR, Ack, RowKind
 from decoders.value import value
+from edge_agent.early import Ahead
 from edge_agent.outbox import Draft
 
 
@@ -132,11 +133,15 @@ class Published:
     """A message of `rows` rows up to `last` was handed over; 0 = a hello.
 
     sent_at   the message's own stamp, by the gateway's clock
+    ahead     its rows were of this kind, ahead of their turn; `reach`: the search for such rows
+              has come so far, whether there were any or not
     """
 
     last: int
     sent_at: int
     rows: int = 0
+    ahead: Ahead = Ahead.NONE
+    reach: int = 0
 
 
 @value

@@ -24,6 +24,8 @@ from typing import Final
 
 from decoders.uplink import MAX_ROWS, Ack
 from decoders.value import value
+from edge_agent import early
+from edge_agent.early import Ahead, Early
 
 SLOWEST_TIMES: Final = 4  # of the slowest progress of late: then an ack is taken for lost
 EARLY_SHARE: Final = 4  # a batch of a quarter of the credit need not wait for company
@@ -57,7 +59,8 @@ class Link:
     probe         rows a message may have while the cloud refuses one; 0 = as many as usual
     given_up      rows given up since the cloud last took one; rows rest until `rest_until_s`
     progress_s    when rows were acknowledged last, or began to wait; `slowest_s`: see `_slowest_s`
-    said          rows in the newest message, the last of them `said_last`
+    said          rows in the newest message in order, the last of them `said_last`
+    early         what was sent ahead of its turn
     """
 
     stream: bytes
@@ -82,14 +85,19 @@ class Link:
     slowest_s: float = 0.0
     said: int = 0
     said_last: int = 0
+    early: Early = Early()
 
 
 @value
 class Publish:
-    """Send up to `rows` rows from `first` on; none = hello. Answer with `published`."""
+    """Send up to `rows` rows from `first` on; none = hello. Answer with `published`.
+
+    ahead   rows of this kind, ahead of their turn
+    """
 
     first: int
     rows: int
+    ahead: Ahead = Ahead.NONE
 
 
 @value
@@ -127,6 +135,7 @@ def connected(link: Link, *, now_s: float) -> Link:
         deadline_s=now_s,
         unanswered=0,
         waiting_s=now_s if link.head > link.acked else None,
+        early=early.connected(link.early, acked=link.acked, head=link.head),
     )
 
 
@@ -164,6 +173,19 @@ def published(link: Link, *, last: int, rows: int, now_s: float, pace: Pace, cha
     return replace(link, sent=sent, deadline_s=deadline_s, waiting_s=waiting_s)
 
 
+def published_ahead(
+    link: Link, *, kind: Ahead, last: int, reach: int, now_s: float, pace: Pace, chance: float
+) -> Link:
+    """A message ahead of its turn went out, or (`last` 0) there was nothing up to `reach`."""
+    patience_s = _patience_s(link, 1, pace, chance)
+    sent = early.sent(
+        link.early, kind=kind, last=last, reach=reach, now_s=now_s, patience_s=patience_s
+    )
+    if not last:
+        return replace(link, early=sent)
+    return replace(link, early=sent, spoke_s=now_s, unanswered=link.unanswered + 1)
+
+
 def acknowledged(
     link: Link, ack: Ack, *, now_s: float, pace: Pace, chance: float
 ) -> tuple[Link, Sequence[Effect]]:
@@ -178,6 +200,7 @@ def acknowledged(
         credit=ack.credit,
         unanswered=max(0, link.unanswered - 1),
         attempt=link.attempt if link.greeted else 0,
+        early=early.acknowledged(link.early, ack),
     )
     unreadable = next((code for seq, code in ack.rejected if seq == 0), None)
     if unreadable is not None:
@@ -226,18 +249,33 @@ def next_message(
     if unanswered and now_s >= link.deadline_s:
         link = _waiting_longer(link, now_s=now_s, pace=pace, chance=chance)
         link = replace(link, sent=link.acked, waiting_s=now_s - pace.linger_s, unanswered=0)
-    rows = _rows_to_send(link, now_s=now_s, pace=pace)
-    if rows:
-        return link, Publish(first=max(link.sent + 1, link.first), rows=rows)
+    rows = _rows_ahead(link, now_s=now_s) or _rows_in_order(link, now_s=now_s, pace=pace)
+    if rows is not None:
+        return link, rows
     quiet_s = now_s - link.spoke_s
     starved = link.head > link.sent and link.credit == 0
-    if (
+    is_time = (
         quiet_s >= pace.heartbeat_s
         or (news and quiet_s >= pace.news_s)
         or (starved and quiet_s >= pace.starved_s)
-    ):
-        return link, hello
-    return link, None
+    )
+    return link, hello if is_time else None
+
+
+def _rows_ahead(link: Link, *, now_s: float) -> Publish | None:
+    if link.probe:
+        return None
+    asked = early.next_ahead(
+        link.early, acked=link.acked, head=link.head, credit=link.credit, now_s=now_s
+    )
+    if asked is None:
+        return None
+    return Publish(first=asked.first, rows=asked.rows, ahead=asked.kind)
+
+
+def _rows_in_order(link: Link, *, now_s: float, pace: Pace) -> Publish | None:
+    rows = _rows_to_send(link, now_s=now_s, pace=pace)
+    return Publish(first=max(link.sent + 1, link.first), rows=rows) if rows else None
 
 
 def _rows_to_send(link: Link, *, now_s: float, pace: Pace) -> int:
@@ -290,6 +328,7 @@ def _rewound(
         rewound=resend_from,
         rewound_s=now_s,
         waiting_s=now_s - pace.linger_s,
+        early=early.restored(link.early, acked=upto) if upto < link.acked else link.early,
     )
     return link, (Acknowledge(upto=upto),)
 

@@ -17,11 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Final
 
-from decoders.uplink import Batch
 from edge_agent import VERSION, core, inputs, protocol
 from edge_agent.checkpoints import METER, Checkpoints
 from edge_agent.clock import Clock
-from edge_agent.forward import CloudLink, Echo, batch_of
+from edge_agent.forward import CloudLink, Echo, message_of
 from edge_agent.inputs import Heard, Now
 from edge_agent.masking import masked
 from edge_agent.mqtt import SubscriptionRefused
@@ -312,7 +311,7 @@ class Agent:
                 self._publish(message)
 
     def _publish(self, asked: protocol.Publish) -> None:
-        batch = batch_of(
+        batch, told = message_of(
             self._outbox,
             asked,
             gateway=self._gateway,
@@ -323,15 +322,16 @@ class Agent:
             traceparent=f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01",
             max_bytes=self._link.max_bytes,
         )
-        self._link.publish(batch)
+        if batch is not None:
+            self._link.publish(batch)
+            self._told = self._committed
         if not self._state.link.greeted and self._state.link.attempt == SILENCE_ATTEMPTS:
             self._log(
                 "cloud_silent",
                 hint="no answer to our hello: does the broker let this gateway publish on its "
                 "topic, and does the cloud's intake run?",
             )
-        self._told = self._committed
-        self._state, _ = core.step(self._state, published(asked, batch), self._now())
+        self._state, _ = core.step(self._state, told, self._now())
 
     def health(self) -> dict[str, int]:
         """Return the figures that go to the log and with every message.
@@ -376,15 +376,6 @@ class Agent:
         self._link.stop()
         self._log("stopped", **self.health())
         self._close()
-
-
-def published(asked: protocol.Publish, batch: Batch) -> inputs.Published:
-    """Return what went out: fewer rows than asked where a message was full, none given up."""
-    if batch.rows.count:
-        last = batch.rows.column("seq")[-1]
-    else:
-        last = asked.first + asked.rows - 1 if asked.rows else 0
-    return inputs.Published(last=last, rows=batch.rows.count, sent_at=batch.sent_at)
 
 
 def resident_kib() -> int:

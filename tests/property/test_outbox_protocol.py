@@ -23,7 +23,7 @@ from cloud.metering.model import Stream
 from decoders.uplink import Ack, Batch, RowKind, decode_ack, decode_batch, encode_ack, encode_batch
 from decoders.value import value
 from edge_agent import core, protocol, reduction
-from edge_agent.forward import Echo, batch_of
+from edge_agent.forward import Echo, message_of
 from edge_agent.inputs import (
     AckReceived,
     Committed,
@@ -34,10 +34,10 @@ from edge_agent.inputs import (
     Tick,
 )
 from edge_agent.outbox import Draft, Limit, Outbox
-from edge_agent.shell import published
 
 POISON = b"unreadable"
 CREDIT = 40
+EARLY = 6  # rows ahead of their turn in one message
 
 
 @value
@@ -47,6 +47,7 @@ class Copy:
     upto: int
     rows: dict[int, bytes]
     lost: tuple[tuple[int, int], ...]
+    early: tuple[tuple[int, int], ...]
 
 
 class Cloud:
@@ -57,7 +58,9 @@ class Cloud:
         self.rows: dict[int, bytes] = {}
         self.lost: list[tuple[int, int]] = []
         self.stream = b""
-        self.backup = Copy(upto=0, rows={}, lost=())
+        self.early: tuple[tuple[int, int], ...] = ()
+        self.came_early = 0
+        self.backup = Copy(upto=0, rows={}, lost=(), early=())
 
     def take(self, message: bytes) -> bytes:
         batch = decode_batch(message)
@@ -71,22 +74,34 @@ class Cloud:
             head=0,
             head_at=None,
             started_at=0,
+            early=self.early,
         )
         seqs = np.frombuffer(batch.rows.columns["seq"], "<u8").astype(np.int64)
-        taking = edge_protocol.take(stream=known, seqs=seqs, lost=batch.lost, acked=batch.acked)
-        for row in list(batch.rows)[taking.begin : taking.end]:
+        if batch.early:
+            assert len(batch.rows) <= EARLY
+            taking = edge_protocol.take_early(stream=known, seqs=seqs, acked=batch.acked)
+        else:
+            taking = edge_protocol.take(stream=known, seqs=seqs, lost=batch.lost, acked=batch.acked)
+        for index, row in enumerate(batch.rows):
+            if not taking.begin <= index < taking.end or index in taking.skip:
+                continue
             assert row.seq not in self.rows, "taken twice"
             self.rows[row.seq] = row.payload
+            self.came_early += batch.early
+        self.early = taking.early
         self.lost += [(loss.first_seq, loss.last_seq or 0) for loss in taking.losses]
         self.upto = taking.upto
-        return self._answer(batch, resend_from=taking.resend_from)
+        return self._answer(batch, resend_from=taking.resend_from, took=taking.took)
 
     def keep_backup(self) -> None:
-        self.backup = Copy(upto=self.upto, rows=dict(self.rows), lost=tuple(self.lost))
+        self.backup = Copy(
+            upto=self.upto, rows=dict(self.rows), lost=tuple(self.lost), early=self.early
+        )
 
     def restore(self) -> None:
         self.upto, self.rows = self.backup.upto, dict(self.backup.rows)
         self.lost = list(self.backup.lost)
+        self.early = self.backup.early
 
     def _answer(
         self,
@@ -94,6 +109,7 @@ class Cloud:
         *,
         resend_from: int | None,
         rejected: tuple[tuple[int, str], ...] = (),
+        took: int | None = None,
     ) -> bytes:
         ack = Ack(
             stream=batch.stream,
@@ -102,6 +118,8 @@ class Cloud:
             cloud_at=1,
             resend_from=resend_from,
             rejected=rejected,
+            early=EARLY,
+            took=took,
         )
         return encode_ack(ack)
 
@@ -148,13 +166,18 @@ class Delivery(RuleBasedStateMachine):
         state = reduction.State(policy=reduction.Policy())
         self.state = core.State(reduction=state, link=link, pace=self.pace)
 
-    @rule(count=st.integers(1, 25), poison=st.integers(0, 200))
-    def hear(self, count: int, poison: int) -> None:
+    @rule(count=st.integers(1, 25), poison=st.integers(0, 200), alert=st.integers(0, 50))
+    def hear(self, count: int, poison: int, alert: int) -> None:
         payloads = [b"row %d" % (len(self.written) + i) for i in range(count)]
         if poison < count:
             payloads[poison] = POISON
         drafts = [
-            Draft(heard_at=len(self.written), kind=RowKind.WMBUS, payload=p) for p in payloads
+            Draft(
+                heard_at=len(self.written),
+                kind=RowKind.ANOMALY if number == alert else RowKind.WMBUS,
+                payload=payload,
+            )
+            for number, payload in enumerate(payloads)
         ]
         shed = self.outbox.append(drafts, {})
         self.shed += shed.rows if shed else 0
@@ -282,7 +305,7 @@ class Delivery(RuleBasedStateMachine):
         return sent
 
     def _publish(self, asked: protocol.Publish) -> None:
-        batch = batch_of(
+        batch, told = message_of(
             self.outbox,
             asked,
             gateway="norte",
@@ -292,11 +315,18 @@ class Delivery(RuleBasedStateMachine):
             health={},
             traceparent="",
         )
+        if batch is None:
+            self._tell(told)
+            return
+        if not asked.ahead:
+            self._check_credit(batch)
+        self.up.append(encode_batch(batch))
+        self._tell(told)
+
+    def _check_credit(self, batch: Batch) -> None:
         link, gone = self.state.link, self.outbox.first - 1
         in_flight = max(link.sent, gone) - max(link.acked, gone) + batch.rows.count
         assert in_flight <= CREDIT, "more in flight than the cloud allowed"
-        self.up.append(encode_batch(batch))
-        self._tell(published(asked, batch))
 
 
 Delivery.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
