@@ -12,7 +12,8 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final, Protocol
 
 import psycopg
@@ -194,8 +195,8 @@ class Reader:
     def _skip(self, partition: str, token: Token) -> None:
         """Move the inbox row past events nobody here wants."""
         connection = self._connected()
-        with connection.transaction():
-            position = self._move(connection, partition, token, 0)
+        with self._moved(connection, partition, token, 0) as position:
+            pass
         self._stored[partition] = max(token, position)
         self._skipped_at = time.monotonic()
 
@@ -235,8 +236,7 @@ class Reader:
         """Run the handler on events begin…end and move the inbox row, in one transaction."""
         connection = self._connected()
         last = page.end if end == len(page.events) else page.token(end - 1)
-        with connection.transaction():
-            position = self._move(connection, partition, last, end - begin)
+        with self._moved(connection, partition, last, end - begin) as position:
             first = begin
             while first < end and page.token(first) <= position:  # delivered again
                 first += 1
@@ -253,8 +253,7 @@ class Reader:
         """Keep an event as a dead letter and move past it, in one transaction."""
         connection = self._connected()
         token = page.token(index)
-        with connection.transaction():
-            position = self._move(connection, partition, token, 0)
+        with self._moved(connection, partition, token, 0) as position:
             if token > position:
                 letter = deadletter.record_event(
                     connection,
@@ -300,23 +299,35 @@ class Reader:
         assert row is not None
         return (row[0], row[1])
 
-    def _move(self, connection: Connection, partition: str, token: Token, events: int) -> Token:
-        """Take the inbox row, move it to `token` unless it is further, return where it stood.
+    @contextmanager
+    def _moved(
+        self, connection: Connection, partition: str, token: Token, events: int
+    ) -> Iterator[Token]:
+        """A transaction that took the inbox row and moved it to `token` unless it was further.
 
-        First in the transaction, so that one statement locks and moves; what fails afterwards
-        takes it back. Raises `HeldElsewhere` when another reader has the row, and `TryLater` when
-        it went back (a restored backup): what this reader fetched may then start too late.
+        Yields where it stood. One round trip begins, locks and moves; what fails afterwards takes
+        it back. Raises `HeldElsewhere` when another reader has the row, and `TryLater` when it
+        went back (a restored backup): what this reader fetched may then start too late.
         """
+        with ExitStack() as transaction:
+            with connection.pipeline():
+                transaction.enter_context(connection.transaction())
+                moved = self._move(connection, partition, token, events)
+            row = moved.fetchone()
+            if row is None:
+                raise HeldElsewhere
+            stood = (row[0], row[1])
+            if stood < self._stored[partition]:
+                name = f"{self._subscription.name}/{partition}"
+                raise TryLater(f"inbox {name} went back to {stood}")
+            yield stood
+
+    def _move(
+        self, connection: Connection, partition: str, token: Token, events: int
+    ) -> psycopg.Cursor[Any]:
         names = {"subscription": self._subscription.name, "partition": partition}
-        row = connection.execute(
-            _MOVE, {**names, "xid": str(token[0]), "id": token[1], "events": events}, prepare=True
-        ).fetchone()
-        if row is None:
-            raise HeldElsewhere
-        stood = (row[0], row[1])
-        if stood < self._stored[partition]:
-            raise TryLater(f"inbox {self._subscription.name}/{partition} went back to {stood}")
-        return stood
+        place = {"xid": str(token[0]), "id": token[1], "events": events}
+        return connection.execute(_MOVE, {**names, **place}, prepare=True)
 
 
 _MOVE: Final = """

@@ -10,6 +10,7 @@ group and one for the publisher; rounds alternate, medians are compared.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import statistics
 import tempfile
@@ -245,6 +246,7 @@ def _work(pipe: Pipe, place: Place, name: str) -> None:
         ("consume", "ours"): _consume_ours,
         ("consume", "bare"): _consume_bare,
     }
+    gc.freeze()  # as production's processes do once they stand
     while (order := pipe.recv()) is not None:
         what, side, count, how = order
         jobs[what, side](pipe, place, name, count, how)
