@@ -36,6 +36,7 @@ WRAP: Final = 1 << 16  # counters that look alike on the air
 # have no limit: the integrity code covers all 32 bits, so a gap proves nothing. This one bounds the
 # work to 16 tries a frame, and is an hourly meter's hundred years.
 MAX_GAP: Final = 16 * WRAP
+LOOK_BACK: Final = 2 * WRAP  # for a better word than "wrong_mic" where an old frame is sent again
 
 
 @value
@@ -119,7 +120,7 @@ class Sessions:
                 if _fits(frame, live, counter, tried):
                     return self._believed(device, live, frame, counter)
         for _, live in candidates:
-            if live.last is not None and _fits(frame, live, _below(frame, live.last), tried):
+            if any(_fits(frame, live, counter, tried) for counter in _heard_before(frame, live)):
                 return Refused(code="replayed")
         return Refused(code="wrong_mic")
 
@@ -231,15 +232,16 @@ def counters(sent: int, *, above: int, gap: int = MAX_GAP) -> Iterator[int]:
     return iter(range(first, min(above + gap, COUNTERS - 1) + 1, WRAP))
 
 
-def _below(frame: DataFrame, last: int) -> int:
-    """The newest counter below `last` that looks like the frame's; negative: there is none."""
-    return last - 1 - (last - 1 - frame.f_cnt) % WRAP
+def _heard_before(frame: DataFrame, live: Live) -> Iterator[int]:
+    """The counters below the last one, newest first, that the frame may have had."""
+    if live.last is None:
+        return iter(())
+    nearest = live.last - 1 - (live.last - 1 - frame.f_cnt) % WRAP
+    return iter(range(nearest, max(-1, live.last - LOOK_BACK), -WRAP))
 
 
 def _fits(frame: DataFrame, live: Live, counter: int, radios: tuple[tuple[int, int], ...]) -> bool:
     """Say whether the frame's integrity code is the one of this session and counter."""
-    if counter < 0:
-        return False
     if not live.keys.is_1_1:
         return data_mic(frame, live.keys, f_cnt=counter) == frame.mic
     for rate, channel in radios:

@@ -18,7 +18,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, Final
 
@@ -85,19 +85,25 @@ def identifier(datagram: bytes) -> Identifier | None:
 
 
 def pushed(datagram: bytes) -> Pushed:
-    """Read the receptions of a PUSH_DATA. Raises BadDatagram."""
+    """Read the receptions of a PUSH_DATA. Raises BadDatagram.
+
+    A frame that several channels or antennas heard comes once, as it was heard best.
+    """
     said = _json(datagram[HEAD_BYTES + EUI_BYTES :])
     entries = said.get("rxpk", [])
     if not isinstance(entries, list):
         raise BadDatagram(f"rxpk: a list is expected, got {type(entries).__name__}")
-    receptions, unreadable = [], 0
+    receptions: dict[bytes, Reception] = {}
+    unreadable = 0
     for entry in entries:
         reception = _reception(entry)
         if reception is None:
             unreadable += 1
-        else:
-            receptions.append(reception)
-    return Pushed(receptions=tuple(receptions), unreadable=unreadable)
+            continue
+        other = receptions.setdefault(reception.phy, reception)
+        if _heard_better(reception, other):
+            receptions[reception.phy] = reception
+    return Pushed(receptions=tuple(receptions.values()), unreadable=unreadable)
 
 
 def downlink(datagram: bytes) -> bytes:
@@ -137,6 +143,10 @@ def _reception(entry: object) -> Reception | None:
     )
 
 
+def _heard_better(one: Reception, other: Reception) -> bool:
+    return (one.crc_ok, one.snr, one.rssi) > (other.crc_ok, other.snr, other.rssi)
+
+
 def _phy(packet: Mapping[str, Any]) -> bytes | None:
     text = packet.get("data")
     if not isinstance(text, str):
@@ -153,11 +163,8 @@ def _phy(packet: Mapping[str, Any]) -> bytes | None:
 def _level(entry: Mapping[str, Any]) -> tuple[int, int]:
     """Return dBm and quarter dB of the antenna with the best signal-to-noise ratio."""
     antennas = entry.get("rsig")
-    heard: list[tuple[float, float]] = []
-    for antenna in antennas if isinstance(antennas, list) else ():
-        if isinstance(antenna, dict):
-            heard.append(_antenna(antenna, ("rssic", "rssi")))
-    heard.append(_antenna(entry, ("rssi", "rssic")))
+    several = antennas if isinstance(antennas, list) else []
+    heard = [_antenna(antenna) for antenna in (entry, *several) if isinstance(antenna, dict)]
     snr, rssi = max(heard)
     return (
         NO_RSSI if rssi == -math.inf else max(-32767, min(32767, round(rssi))),
@@ -165,12 +172,12 @@ def _level(entry: Mapping[str, Any]) -> tuple[int, int]:
     )
 
 
-def _antenna(entry: Mapping[str, Any], names: Iterable[str]) -> tuple[float, float]:
+def _antenna(entry: Mapping[str, Any]) -> tuple[float, float]:
     """Return (dB, dBm); minus infinity where nothing is said."""
-    levels = (_number(entry, name) for name in names)
-    rssi = next((level for level in levels if level is not None), -math.inf)
-    snr = _number(entry, "lsnr")
-    return (-math.inf if snr is None else snr, rssi)
+    rssi, snr = _number(entry, "rssi"), _number(entry, "lsnr")
+    if rssi is None:
+        rssi = _number(entry, "rssic")
+    return (-math.inf if snr is None else snr, -math.inf if rssi is None else rssi)
 
 
 def _number(entry: Mapping[str, Any], name: str) -> float | None:
