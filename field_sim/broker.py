@@ -167,7 +167,7 @@ def prepare(
     rights = accounts(applications)
     passwords = _passwords(folder / "passwords.json", [account.user for account in rights])
     at = _port(folder / "port", port)
-    run_as = _service_user(found, folder)
+    run_as = service_user(found, folder)
     data = folder / found
     data.mkdir(mode=0o700, exist_ok=True)
     write = _write_mosquitto if found == "mosquitto" else _write_nats
@@ -251,7 +251,7 @@ def _passwords(path: Path, users: Sequence[str]) -> dict[str, str]:
     return {user: passwords[user] for user in users}
 
 
-def _service_user(kind: Kind, folder: Path) -> tuple[int, int] | None:
+def service_user(kind: Kind, folder: Path) -> tuple[int, int] | None:
     """Return whom the broker runs as when we are root; None when we are not.
 
     Its own user cannot be used where that user may not enter: then it stays root, in a folder
