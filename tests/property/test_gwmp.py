@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 from hypothesis import given
@@ -22,7 +23,7 @@ JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4)
     ),
-    max_leaves=12,
+    max_leaves=3,
 )
 ENTRIES = st.fixed_dictionaries(
     {},
@@ -40,7 +41,7 @@ def test_no_datagram_breaks_the_reader(datagram: bytes) -> None:
             continue
 
 
-@given(st.lists(ENTRIES | JSON, max_size=6))
+@given(st.lists(ENTRIES | JSON, max_size=2))
 def test_no_json_breaks_the_reader_and_every_entry_is_accounted_for(entries: list[Any]) -> None:
     datagram = push_data()[:12] + json.dumps({"rxpk": entries}).encode()
 
@@ -73,22 +74,21 @@ def test_a_counter_is_found_exactly_if_it_is_above_and_within_the_gap(
     assert len(possible) <= -(-gap // WRAP)
 
 
-@given(st.data())
+@given(st.sampled_from((0, 65_530, 131_065)), st.integers(0, 1 << 32))
 def test_loss_disorder_and_duplicates_never_make_a_frame_count_twice_or_backwards(
-    data: st.DataObject,
+    first: int, seed: int
 ) -> None:
-    first = data.draw(st.sampled_from((0, 65_530, 131_065)))
-    sent = list(range(first, first + 12))
-    lost = data.draw(st.sets(st.sampled_from(sent)))
-    order = data.draw(st.permutations([c for c in sent if c not in lost]))
-    arriving = [c for c in order for _ in range(data.draw(st.integers(1, 3)))]
+    chance = random.Random(seed)
+    sent = range(first, first + 8)
+    arriving = [c for c in sent if chance.random() < 0.8 for _ in range(chance.randint(1, 2))]
+    chance.shuffle(arriving)
     device = Device(dev_eui=1)
     frames = {c: device.uplink(bytes([c % 256]), counter=c) for c in sent}
     sessions = Sessions([device.handed_over()])
 
     newest, taken = -1, []
     for counter in arriving:
-        if data.draw(st.booleans()):  # the agent starts anew
+        if chance.random() < 0.3:  # the agent starts anew
             sessions = Sessions([device.handed_over()], dict([sessions.memory_of(1)]))
         outcome = sessions.opened(frames[counter])
         if counter > newest:
