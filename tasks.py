@@ -31,7 +31,7 @@ SYSTEM_AUTHORITIES = (
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
     "/etc/ssl/ca-bundle.pem",  # SUSE
 )
-LOCKS = {"cloud": CLOUD_PYTHON, "edge": EDGE_PYTHON, "node": CLOUD_PYTHON}
+LOCKS = {"cloud": CLOUD_PYTHON, "edge": EDGE_PYTHON, "node": CLOUD_PYTHON, "fuzz": CLOUD_PYTHON}
 
 USAGE = """\
 python3 tasks.py COMMAND
@@ -41,6 +41,7 @@ python3 tasks.py COMMAND
   check                                     format, lint, types, import rules, minimum Python
   bench [NAME] [--json]                     figures, each beside the bare limit of the same run
   soak NAME [--n N] [--seed S]              kills | clocks | reflash | restore
+  fuzz [TARGET…] [--seconds N]              coverage-guided, everything that reads foreign bytes
   pyz [--out FOLDER]                        the gateway's agent as one file and as packages: dist/
   arm [SYSTEM…]                             the agent on emulated ARM gateways: memory, instructions
   lock                                      compile requirements/*.in into locks without URLs
@@ -236,6 +237,19 @@ def edge_tests() -> int:
     return subprocess.run([*command, *alone, *tests], cwd=ROOT, env=prepared).returncode
 
 
+def fuzz(arguments: list[str]) -> int:
+    """Fuzz in an environment of its own: nobody else needs the fuzzer."""
+    home = environment("fuzz")
+    assert home is not None
+    command = [str(home / "bin" / "python"), "-m", "field_sim.fuzz", *arguments]
+    try:
+        return subprocess.run(
+            command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        ).returncode
+    except KeyboardInterrupt:
+        return 130
+
+
 def check() -> int:
     """Run every static check; all of them, so that one run shows all there is to mend."""
     steps = [
@@ -287,6 +301,7 @@ def commands() -> dict[str, Callable[[list[str]], int]]:
         "test": test,
         "bench": lambda arguments: run("python", "-m", "field_sim.bench", *arguments),
         "soak": lambda arguments: run("python", "-m", "field_sim.soak", *arguments),
+        "fuzz": fuzz,
         "pyz": lambda arguments: run("python", "-m", "release", *arguments),
         "arm": lambda arguments: run("python", "-m", "release.arm", *arguments),
         "x": lambda arguments: run(*arguments, folder=Path.cwd()),
@@ -301,7 +316,7 @@ def main() -> int:
     if command in {"-h", "--help", "help"}:
         print(USAGE)
         return 0
-    takes_arguments = command in {"up", "test", "bench", "soak", "pyz", "arm", "x"}
+    takes_arguments = command in {"up", "test", "bench", "soak", "fuzz", "pyz", "arm", "x"}
     if command not in commands() or (arguments and not takes_arguments) or sys.argv[1:] == ["x"]:
         print(USAGE, file=sys.stderr)
         return 2

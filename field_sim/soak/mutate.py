@@ -8,33 +8,21 @@ written down as hex, so that it can become a vector.
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from decoders.batch import decode_rows
 from decoders.decode import decode_lorawan, decode_wmbus
 from decoders.drivers.registry import known_formats
-from decoders.encode import (
-    encode_lorawan_daily,
-    encode_lorawan_hourly,
-    encode_lorawan_install,
-    encode_wmbus,
-    kamstrup_flowiq_records,
-    session_number,
-)
-from decoders.encode_oms import Sealing, behind_ell, transport_layer, without_ell
 from decoders.errors import DecodeError
 from decoders.explain import explain_lorawan, explain_wmbus
-from decoders.ids import MeterId
 from decoders.lorawan.phy import parse_phy
 from decoders.uplink import Row, RowKind, pack_rows
-from decoders.wmbus import link
 from decoders.wmbus.search import LayoutSearch
+from field_sim.soak.seeds import DEV_EUI, KEY, seeds_by_radio
 from field_sim.soak.truth import Verdict
 
 INPUTS = 1_000_000
@@ -42,14 +30,8 @@ CLEAR_CI = frozenset({0x72, 0x78, 0x7A})  # a LoRaWAN payload has no L
 SLOW_S = 1.0  # of processor time: a thousand times what a frame takes
 BATCH_ROWS = 500
 MOST_BENDS = 6
-KEY = bytes(range(16))
-METER = MeterId(manufacturer="KAW", serial="12345678", version=0x3C, medium=0x16)
-DEV_EUI = 0x0013_EA00_0102_0304
-LOCAL_US = 1_772_452_800_000_000
-VECTORS = Path(__file__).parents[2] / "tests" / "vectors"
 # Bytes that open something: DIFs and VIFs of every kind, extensions, fill, CIs, lengths
 TELLING = bytes.fromhex("000102040c0d0f131f2f3b6c6d7c7d7f808d8e8f90ffc0d0e0f0f5fb72787a79")
-PHY = bytes.fromhex("4004030201030000020305016a3798f5b64dc039")  # tests/vectors/lorawan/mac.json
 FORMATS = known_formats()
 SEARCH = LayoutSearch(known_formats())
 
@@ -186,66 +168,3 @@ def repeat(given: bytearray, chance: random.Random) -> None:
 BENDS: tuple[Callable[[bytearray, random.Random], None], ...] = (
     *(flip, flip, overwrite, overwrite, insert, remove, cut, repeat),
 )
-
-
-def seeds_by_radio() -> Mapping[str, Sequence[bytes]]:
-    """Frames and payloads of every kind that is decoded."""
-    return {
-        "wmbus": (*wmbus_frames(), *public("telegrams", "frame", "format_a", "format_b")),
-        "payload": (*lorawan_payloads(), *public("lorawan", "payload")),
-        "phy": (PHY, *public("lorawan", "frame")),
-    }
-
-
-def lorawan_payloads() -> Iterator[bytes]:
-    yield encode_lorawan_hourly(range(1000, 900, -3), local_us=LOCAL_US)
-    yield encode_lorawan_hourly(range(9000, 0, -300), local_us=LOCAL_US, access_number=8)
-    yield encode_lorawan_daily(1000, local_us=LOCAL_US, min_water_c=9)
-    yield encode_lorawan_install(meter=METER, config_number=7_362_751)
-
-
-def wmbus_frames() -> Iterator[bytes]:
-    records = kamstrup_flowiq_records(total_l=123_456, target_l=120_000, flow_lph=12)
-    for encrypted in (False, True):
-        session = session_number(session=1, minutes=9, encrypted=encrypted)
-        key = KEY if encrypted else None
-        for compact in (False, True):
-            for form in link.WIRELESS:
-                yield encode_wmbus(
-                    records,
-                    meter=METER,
-                    session_number=session,
-                    access_number=7,
-                    key=key,
-                    compact=compact,
-                    form=form,
-                )
-        for ci in (0x8C, 0x8D, 0x8E, 0x8F):
-            payload = transport_layer(records, meter=METER, access_number=1)
-            yield behind_ell(
-                payload,
-                ci=ci,
-                sender=METER,
-                meter=METER,
-                access_number=1,
-                session_number=session,
-                key=key if ci & 1 else None,
-            )
-    for mode in (0, 5, 7):
-        for long in (False, True):
-            sealing = Sealing(mode=mode, key=KEY, message_counter=5)
-            payload = transport_layer(
-                records, meter=METER, access_number=1, long=long, sealing=sealing
-            )
-            yield without_ell(payload, sender=METER)
-    yield link.wrap_wired(
-        transport_layer(records, meter=METER, access_number=1, long=True), address=1
-    )
-
-
-def public(folder: str, *names: str) -> Iterator[bytes]:
-    """The bytes in the tests' vectors, as far as those are on this machine."""
-    for file in sorted(VECTORS.glob(f"{folder}/*.json")):
-        vectors: list[Mapping[str, Any]] = json.loads(file.read_text())["vectors"]
-        for vector in vectors:
-            yield from (bytes.fromhex(vector[name]) for name in names if vector.get(name))
