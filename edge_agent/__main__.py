@@ -13,7 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from edge_agent import VERSION, inspection, keys_commands, selftest, selftest_broker
+from edge_agent import (
+    VERSION,
+    inspection,
+    keys_commands,
+    leaks_commands,
+    replaying,
+    selftest,
+    selftest_broker,
+)
 from edge_agent.clock import SystemClock
 from edge_agent.config import Config, read_config
 from edge_agent.decoding import decode_lines
@@ -34,9 +42,11 @@ disk and forwards it until the cloud has said that it holds it.
 
   aquacis-edge run --config /etc/aquacis/gateway.json     work until SIGTERM or SIGINT
   aquacis-edge drain --config …                           send what is left, then exit
+  aquacis-edge replay FILE --speed max --config …         take a recording, then exit
   aquacis-edge inspect --config …                         what the outbox holds
   aquacis-edge keys list --config …                       import, rotate, list the meters' keys
   rtl_wmbus | aquacis-edge decode - --keys keys.jsonl     decode lines, one JSON object each
+  aquacis-edge leaks evaluate FOLDER                      the leak rules, tried on registers
   aquacis-edge selftest                                   can this machine do all of it?
 
 The settings file is described in edge_agent/config.py, keys in edge_agent/keys.py, the
@@ -47,6 +57,7 @@ exit codes:
    0  done, or stopped by a signal after everything heard was on disk
    1  selftest failed, or decode met a line that it could not read
    2  wrong usage
+  66  replay: the recording cannot be read
   74  the outbox cannot be used
   75  drain: the time was up and rows are left; nothing is lost, run it again
   77  the broker refused our subscription: its access rules or this gateway's id are wrong
@@ -104,6 +115,10 @@ def drain(given: argparse.Namespace) -> int:
     agent = agent_of(config, log=log, with_sources=False)
     _stop_on_signals(agent.stop)
     return agent.drain(given.timeout)
+
+
+def replay(given: argparse.Namespace) -> int:
+    return replaying.replay(given, _config(given), log=log, stop_on_signals=_stop_on_signals)
 
 
 def inspect(given: argparse.Namespace) -> int:
@@ -166,12 +181,16 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--status-file", metavar="FILE", help="keep {pid, AppInfo} there")
     draining = command("drain", drain, "send what the outbox still holds, then exit")
     draining.add_argument("--timeout", type=float, default=300.0, metavar="S", help="default 300")
+    playing = command("replay", replay, "take recorded lines, at their own pace or faster")
+    replaying.add_options(playing)
     looking = command("inspect", inspect, "say what the outbox holds; works while the agent runs")
     looking.add_argument("--json", action="store_true", help="as one JSON object on stdout")
-    for with_config in (running, draining, looking):
+    for with_config in (running, draining, playing, looking):
         with_config.add_argument("--config", required=True, metavar="FILE", help="settings, JSON")
     holding = command("keys", keys, "the meters' keys that this gateway holds, sealed")
     keys_commands.add_commands(holding)
+    leaking = command("leaks", leaks_commands.run, "try the leak rules on registers in files")
+    leaks_commands.add_commands(leaking)
     reading = command("decode", decode, "decode telegrams, one JSON object a line on stdout")
     reading.add_argument("file", help="a file of lines, or - for standard input")
     reading.add_argument("--keys", metavar="FILE", help="meters' keys, JSON lines, mode 0600")

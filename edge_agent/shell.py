@@ -102,13 +102,18 @@ class Agent:
         """Ask the loop to finish; safe in a signal handler."""
         self._stopping.set()
 
-    def run(self) -> int:
-        """Work until stopped or refused. Returns the exit code."""
+    def run(self, until: Callable[[], bool] = lambda: False) -> int:
+        """Work until stopped or refused, or until `until` holds and all that came is on disk.
+
+        Returns the exit code.
+        """
         self._link.start()
         for source in self._sources:
             source.start()
         try:
             while not self._stopping.is_set() and self._refused is None:
+                if until() and not len(self._inbox):
+                    break
                 self._turn(TICK_S)
         finally:
             self._finish()
@@ -181,6 +186,8 @@ class Agent:
             self._note_echo(given)
         elif isinstance(given, Heard | inputs.BadInput):
             group.heard += 1
+        elif isinstance(given, inputs.SourceChanged):
+            self._log(given.kind, source=given.source, reason=given.reason)
         for effect in self._stepped(given, now):
             self._plan(effect, group)
 
@@ -279,6 +286,7 @@ class Agent:
             shed_rows=shed.rows if shed else 0,
             shed_from_at=shed.from_at if shed else 0,
             shed_to_at=shed.to_at if shed else 0,
+            shed_kinds=tuple(shed.kinds.items()) if shed else (),
         )
         self._state, effects = core.step(self._state, told, self._now())
         for effect in effects:
@@ -348,6 +356,7 @@ class Agent:
             "layouts": len(self._state.reduction.layouts.formats),
             "credit": self._state.link.credit,
             "resident_kib": resident_kib(),
+            **{f"outbox_lost_{kind}": rows for kind, rows in self._outbox.lost.items() if rows},
             **self._state.reduction.figures,
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -19,7 +20,7 @@ from edge_agent.outbox import Outbox, OutboxUnusable
 from edge_agent.settings_text import ConfigError
 from edge_agent.shell import Agent, Log
 from edge_agent.source_wiring import source_of
-from edge_agent.sources.port import Inbox
+from edge_agent.sources.port import Inbox, Source
 
 OUTBOX_FILE = "outbox.db"
 LOCK_FILE = "agent.lock"
@@ -63,8 +64,14 @@ def clock_of(config: Config) -> Clock:
         raise ConfigError(str(error)) from None
 
 
-def agent_of(config: Config, *, log: Log, with_sources: bool = True) -> Agent:
-    """Return an agent that has recovered its memory.
+def agent_of(
+    config: Config,
+    *,
+    log: Log,
+    with_sources: bool = True,
+    instead: Callable[[Inbox, Clock], Source] | None = None,
+) -> Agent:
+    """Return an agent that has recovered its memory; `instead`: its only source.
 
     Raises ConfigError, KeyFileUnusable, OutboxUnusable.
     """
@@ -94,7 +101,7 @@ def agent_of(config: Config, *, log: Log, with_sources: bool = True) -> Agent:
         sent=outbox.acked,
     )
     inbox = Inbox()
-    sources = config.sources if with_sources else ()
+    sources = config.sources if with_sources and instead is None else ()
     return Agent(
         gateway=config.gateway,
         state=core.State(reduction=memory, link=link, pace=config.pace),
@@ -105,7 +112,8 @@ def agent_of(config: Config, *, log: Log, with_sources: bool = True) -> Agent:
         sources=tuple(
             source_of(source, gateway=config.gateway, inbox=inbox, clock=clock, handover=handed)
             for source in sources
-        ),
+        )
+        + ((instead(inbox, clock),) if instead is not None else ()),
         inbox=inbox,
         clock=clock,
         log=log,

@@ -122,8 +122,11 @@ class Supervised:
         inbox: Inbox,
         backoff: Backoff | None = None,
         chance: Callable[[], float] = CHANCE.random,
+        again: bool = True,
     ) -> None:
+        """`again`: start it again when it died; else it has finished then."""
         self.name = name
+        self._again = again
         self.finished = threading.Event()
         self._feed = feed
         self._backoff = backoff or Backoff()
@@ -163,6 +166,9 @@ class Supervised:
                 self._feed.run(self._hearing)
             except Exception as death:  # whatever it was, it must not end the source for good
                 self._died(reason_of(death))
+                if not self._again:
+                    self.finished.set()
+                    return
                 stopping.wait(self._backoff.wait_s(self._deaths, self._chance()))
                 continue
             if not stopping.is_set():
