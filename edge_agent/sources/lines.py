@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import stat
 import sys
@@ -34,6 +35,7 @@ READ_BYTES: Final = 65_536
 POLL_S: Final = 0.2  # how soon a stop, or a FIFO's next writer, is noticed
 AES_KEY_BYTES: Final = 16
 U32: Final = 0xFFFFFFFF
+_LEVEL: Final = re.compile(r"-[0-9]{1,3}")  # dBm; "²" is a digit too, for Python
 
 
 class BadLine(Exception):
@@ -65,7 +67,7 @@ def _rtl_wmbus(text: str, *, now_us: int) -> Heard:
     if len(parts) < 8 or not parts[7].lower().startswith("0x"):
         raise BadLine("malformed", f"rtl-wmbus: 8 fields, the last 0x…, are expected: {text[:60]}")
     level = parts[4]
-    rssi = int(level) if level.startswith("-") and level[1:].isdigit() else NO_RSSI
+    rssi = int(level) if _LEVEL.fullmatch(level) else NO_RSSI
     return Heard(
         kind=RowKind.WMBUS,
         frame=_hex(parts[7][2:], "datagram"),

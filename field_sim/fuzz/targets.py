@@ -160,7 +160,8 @@ def _messages() -> Iterator[bytes]:
 def _lines() -> Iterator[bytes]:
     frame = seeds_by_radio()["wmbus"][0].hex()
     yield frame.encode()
-    yield f"C1;1;1;2026-03-02 12:00:00.000;-70;-9;12345678;0x{frame}".encode()
+    for level in ("-70", "-\u00b2", "-" + "9" * 5000):
+        yield f"C1;1;1;2026-03-02 12:00:00.000;{level};-9;12345678;0x{frame}".encode()
     yield json.dumps(
         {"telegram_hex": frame, "key_hex": KEY.hex(), "heard_at": "2026-03-02"}
     ).encode()
@@ -223,7 +224,7 @@ TARGETS: Mapping[str, Target] = {
         reads=lines,
         refuses=(BadLine,),
         seeds=lambda: list(_lines()),
-        most_bytes=1000,
+        most_bytes=8000,
     ),
     "protobuf": Target(
         says="ChirpStack's uplink events in protobuf",

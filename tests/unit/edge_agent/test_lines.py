@@ -35,6 +35,13 @@ def test_plain_hex_is_a_telegram_heard_now() -> None:
     assert (heard.kind, heard.frame, heard.heard_at) == (RowKind.WMBUS, bytes.fromhex(FULL), 7)
 
 
+@pytest.mark.parametrize("level", ["-\u00b2", "-" + "9" * 5000, "-\u0663", "--7", "-"])
+def test_a_level_that_is_no_number_is_left_out(level: str) -> None:
+    line = f"C1;1;1;2026-03-02 12:00:00.000;{level};-9;12345678;0x2A44"
+
+    assert read(line)[0].rssi == NO_RSSI
+
+
 def test_an_rtl_wmbus_line_brings_its_verdict() -> None:
     good = f"C1;1;1;2026-03-01 10:00:00.000;97;102;76348799;0x{FULL}"
     bad = f"T1;0;1;2026-03-01 10:00:00.000;-97;102;76348799;0x{FULL}"
