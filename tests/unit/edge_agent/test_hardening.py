@@ -266,7 +266,7 @@ def test_a_frame_that_breaks_the_decoder_is_reported_without_its_key(tmp_path: P
     finally:
         agent.stop()
 
-    assert broke["error"] == "RuntimeError('••• •••')"
+    assert broke["error"].strip("'\")").endswith("••• •••")
     assert_no_key(agent.stderr.read_bytes(), "the log")
     for left in agent.state.rglob("*"):
         assert_no_key(left.read_bytes(), left.name)
