@@ -22,6 +22,7 @@ from cloud.kernel.events import Event
 from cloud.kernel.keyvault import KeyVault
 from cloud.metering import (
     clock_offsets,
+    layouts,
     preparing,
     reading_store,
     recording,
@@ -30,6 +31,7 @@ from cloud.metering import (
 )
 from cloud.metering.clock_offsets import UNKNOWN, Offset
 from cloud.metering.frames import Uplinked, likely_names, uplinked
+from cloud.metering.layout_store import PostgresLayouts
 from cloud.metering.model import Gateway, Loss
 from cloud.metering.preparing import Prepared
 from cloud.metering.recording import Recorded, Source
@@ -228,6 +230,9 @@ class Worker:
         registry.use(connection)
         registry.find(connection, likely_names(rows, up))
         decoded = decode_rows(rows, keys=registry.keys, formats=registry.formats)
+        unknown = layouts.unknown_in(decoded)
+        if unknown and self._found(connection, unknown, now_us=now_us):
+            decoded = decode_rows(rows, keys=registry.keys, formats=registry.formats)
         suspected = preparing.anomaly_meters(rows, up)
         registry.find(connection, suspected.union(decoded.names))
         if self._mints:
@@ -236,6 +241,16 @@ class Worker:
             if registry.mint(connection, heard, gateway=gateway, now_us=now_us):
                 connection.commit()
         return decoded
+
+    def _found(self, connection: Connection, unknown: Sequence[bytes], *, now_us: int) -> bool:
+        """Search for the layouts of compact frames; say whether one is known now. Commits."""
+        found = layouts.search(unknown, PostgresLayouts(connection), now_us=now_us)
+        for layout in found:
+            self.registry.formats.learn(layout)
+        if found:
+            touch(connection)
+        connection.commit()
+        return bool(found)
 
     def _make_partitions(self, connection: Connection, prepared: Prepared) -> None:
         reading_store.ensure_partitions(

@@ -31,7 +31,7 @@ from tests.heard import (
 
 TABLES = """readings, receptions, reading_conflicts, batches, edge_streams, edge_losses,
             meter_state, gateway_hours, outbox, alert_episodes, alerts,
-             row_dead_letters, compact_formats"""
+             row_dead_letters, compact_formats, layout_doubts"""
 AHEAD = {"cerro": 0, "centro": 40 * MINUTE}
 
 
