@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import queue
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -24,30 +21,10 @@ from field_sim import broker as brokers
 from field_sim.broker import Broker
 from field_sim.supervisor import start
 from tests.heard import HOUR, NOON, Gateway, lorawan, readings, rows_of
+from tests.intake_process import APPLICATIONS, intake_process
 from tests.real_parts import BROKERS
 
-APPLICATIONS = {"cerro": "11111111-app", "centro": "22222222-app"}
 ANSWER_S = 90.0
-INTAKE = """
-import json, sys
-from pathlib import Path
-from cloud import app
-from cloud.kernel import telemetry
-from cloud.kernel.config import GatewayConfig, Settings
-from cloud.kernel.db import Database
-from cloud.metering import intake
-given = json.loads(sys.argv[1])
-telemetry.configure("intake")
-settings = Settings(
-    state=Path(given["state"]),
-    broker_url=given["url"],
-    broker_user=given["user"],
-    broker_password=given["password"],
-    gateways=tuple(GatewayConfig(id=g, administration="queretaro") for g in ("cerro", "centro")),
-)
-platform = app.assemble(settings, Database(given["dsn"], Path(given["passwords"])))
-sys.exit(intake.main(platform))
-"""
 
 
 @pytest.fixture(params=BROKERS)
@@ -59,31 +36,6 @@ def broker(request: pytest.FixtureRequest, state: Path) -> Iterator[Broker]:
         yield prepared
     finally:
         process.terminate()
-        process.wait(10)
-
-
-@contextmanager
-def intake_process(
-    broker: Broker, database: Database, state: Path, *, user: str = "cloud"
-) -> Iterator[subprocess.Popen[bytes]]:
-    given = {
-        "state": str(state),
-        "url": broker.url,
-        "user": user,
-        "password": broker.passwords[user],
-        "dsn": database.admin_dsn,
-        "passwords": str(database.passwords_path),
-    }
-    with (state / "intake.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", INTAKE, json.dumps(given)],
-            cwd=Path(__file__).parents[2],
-            stderr=log,
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
         process.wait(10)
 
 
