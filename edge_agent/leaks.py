@@ -1,84 +1,70 @@
 """Streaming leak rules: what one meter's register says, sample by sample. Pure.
 
-Two rules, both on the intervals that the meter itself reported, never on interpolated values
-(resampling to whole hours invents "hours without flow" and hides them):
+The same code runs on the gateway and in the cloud. All rules look at the intervals that the meter
+itself reported, never at interpolated values: resampling to whole hours invents "hours without
+flow" and hides them.
 
-- *continuous flow*: every interval of 24, 48, 72 hours drew more than a limit; closes after an
-  hour that did not.
-- *burst*: the mean over at least half an hour is a fifth of Q3 or more.
+- *continuous flow*: so much for so long without a pause, and standing still at some of the hours
+- *intermittent*, *ramp*: `leaks_patterns`
+- *burst*: more than a house draws, for half an hour, or a little less for two
+- *backflow*: the register stays lower than it was
+- *silent*, *dry*, *tamper*, *low battery*: what the meter says of itself, `leaks_status`
 
-A gap of more than three hours breaks the evidence for opening. A register that goes back, or
-forward faster than the pipe allows, is doubted: the rules wait for the next sample to say whether
-that was one wrong value or a new register, and raise nothing meanwhile.
+A register that goes back, or forward faster than the pipe allows, is doubted: the rules wait for
+the next sample to say whether that was one wrong value or a new register.
 
-Sources: Kamstrup MULTICAL 21 / flowIQ 2102 data sheets (leak surveillance from 0.1 % of Q3, no
-hour without flow in 24 h; burst > 20 % of Q3 for 30 min); Sensus iPERL+ (tiers 24/48/72 h).
+Thresholds and their sources: `leaks_limits`. Who is told and when: `leaks_episodes`. Measured
+detection and load: docs/guides/leaks.md.
 """
 
 from __future__ import annotations
 
 import struct
-from hashlib import blake2b
-from typing import Final, Literal
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
 
 from decoders.value import value
+from edge_agent import leaks_hours, leaks_memory, leaks_older
+from edge_agent.leaks_episodes import (
+    BACKFLOW,
+    BURST,
+    SILENT,
+    Finding,
+    Kind,
+    Seen,
+    alarm_bit,
+    episode_id,
+    over,
+    seen,
+)
+from edge_agent.leaks_interval import Interval, judged
+from edge_agent.leaks_limits import DAY_US, DEFAULT_LIMITS, HOUR_US, MINUTE_US, Limits
+from edge_agent.leaks_memory import Memory, Run
 
-MINUTE_US: Final = 60_000_000
-HOUR_US: Final = 60 * MINUTE_US
-
-Kind = Literal["continuous_flow", "burst"]
-CONTINUOUS: Final = "continuous_flow"
-BURST: Final = "burst"
+__all__ = [
+    "DEFAULT_LIMITS",
+    "HOUR_US",
+    "MINUTE_US",
+    "NOWHERE",
+    "Finding",
+    "Flow",
+    "Limits",
+    "Point",
+    "episode_id",
+    "feed",
+    "pack",
+    "unpack",
+]
 
 Point = tuple[int, int]  # (µs UTC, register in litres)
 NOWHERE: Final[Point] = (-1, -1)
 
-
-@value
-class Limits:
-    """When a flow is a finding. Defaults: a household meter with Q3 = 2.5 m³/h."""
-
-    continuous_lph: float = 2.5  # 0.1 % of Q3: above it, not at it
-    levels_h: tuple[int, ...] = (24, 48, 72)
-    quiet_us: int = HOUR_US  # without flow above the limit, to close
-    gap_us: int = 3 * HOUR_US  # a longer silence is no evidence
-    burst_lph: float = 500.0  # 20 % of Q3: at it or above
-    burst_window_us: int = 30 * MINUTE_US
-    plausible_lph: float = 5000.0  # 2 × Q3; faster is a wrong value, not water
-    slack_us: int = 10 * MINUTE_US  # "hourly" reads come up to minutes early
-
-
-DEFAULT_LIMITS: Final = Limits()
-
 # Shorter intervals are joined until they are this long and reach another hour: 1 litre of
 # resolution in 16 seconds would read as 225 l/h.
 EVIDENCE_US: Final = 30 * MINUTE_US
-USE_BEFORE_US: Final = 3 * HOUR_US  # a leak that begins while people use water: their last hours
 RECENT_STEP_US: Final = 10 * MINUTE_US  # spacing of the samples kept for the burst window
-
-
-@value
-class Finding:
-    """An episode opened, escalated or closed.
-
-    episode      16 hex digits; the same wherever the same start hour was seen
-    level        hours of continuous flow: 24 | 48 | 72; 0 for a burst
-    started_at   µs UTC; ended_at: µs UTC of the newest sample
-    rate_lph     continuous flow: the least that any interval drew since the level before, since
-                 what runs when nobody draws water is the leak, and the rest is use; burst: the
-                 mean
-    litres       lost at that rate (continuous flow), or drawn in all (burst)
-    """
-
-    kind: Kind
-    meter: str
-    episode: str
-    level: int
-    started_at: int
-    ended_at: int
-    rate_lph: int
-    litres: int
-    state: Literal["open", "closed"]
+NEAR_BACK_L: Final = 2  # of its mark: a register that came back
 
 
 @value
@@ -86,26 +72,21 @@ class Flow:
     """What the rules remember of one meter. NOWHERE where there is nothing to remember."""
 
     last: Point  # newest believed sample
-    base: Point  # where the present evidence interval began
+    base: Point  # where the present interval began
     recent: tuple[Point, ...]  # the burst window, oldest first, at least 10 minutes apart
     doubt: Point = NOWHERE  # a sample that did not fit the one before
-    run: Point = NOWHERE  # where flow above the limit began
-    open: Point = NOWHERE  # where the open continuous-flow episode began
-    level: int = 0
-    quiet_us: int = 0
-    least_lph: int = 0  # the least flow of an interval since the level before; 0 = none yet
     burst: Point = NOWHERE  # where the open burst began
+    mark: Point = NOWHERE  # what the register was before it went back
+    alarms: int = 0  # what the meter says of itself: a bit for each of `leaks_status.ALARMS`
+    memory: bytes = b""  # `leaks_memory`
 
 
-def episode_id(meter: str, kind: str, started_at: int) -> str:
-    """Name an episode so that two gateways that saw the same start say the same name."""
-    text = f"{meter}|{kind}|{started_at // HOUR_US}"
-    return blake2b(text.encode(), digest_size=8).hexdigest()
+Found = tuple[Finding, ...]
 
 
 def feed(
     flow: Flow | None, meter: str, point: Point, limits: Limits = DEFAULT_LIMITS
-) -> tuple[Flow, tuple[Finding, ...]]:
+) -> tuple[Flow, Found]:
     """Take one more sample of `meter`'s register; return what to remember and what was found.
 
     point   (µs UTC, litres). Samples that are not newer than the last one change nothing, except
@@ -116,29 +97,39 @@ def feed(
     at = point[0]
     if at <= flow.last[0]:
         was_set = flow.last[0] - at > limits.gap_us
-        return (_restarted(flow, point) if was_set else flow), ()
+        return (_restarted(flow, point, limits) if was_set else flow), ()
     if not _fits(flow.last, point, limits):
         doubted = flow.doubt is not NOWHERE and at > flow.doubt[0]
-        is_new = doubted and _fits(flow.doubt, point, limits)
-        return (_restarted(flow, point) if is_new else _changed(flow, doubt=point)), ()
-    burst, burst_found = _burst(flow, meter, point, limits)
+        if doubted and _fits(flow.doubt, point, limits):
+            return _another_register(flow, meter, point, limits)
+        return replace(flow, doubt=point), ()
+    burst, act = _burst_window(flow, point, limits)
     recent = _kept(flow.recent, point, limits)
-    if at // HOUR_US == flow.base[0] // HOUR_US or at - flow.base[0] < EVIDENCE_US:
-        return _changed(flow, last=point, recent=recent, doubt=NOWHERE, burst=burst), burst_found
-    after, found = _continuous(flow, meter, point, limits)
-    run, opened, level, quiet_us, least_lph = after
-    moved = Flow(
-        last=point,
-        base=point,
-        recent=recent,
-        run=run,
-        open=opened,
-        level=level,
-        quiet_us=quiet_us,
-        least_lph=least_lph,
-        burst=burst,
+    memory = flow.memory
+    found: Found = ()
+    complete = at // HOUR_US != flow.base[0] // HOUR_US and at - flow.base[0] >= EVIDENCE_US
+    if complete or act is not None:
+        mind = leaks_memory.unpack(memory, limits)
+        if act is not None:
+            found = act(mind, meter)
+        if complete:
+            found += _completed(mind, meter, flow, point, limits)
+            if burst is NOWHERE:
+                burst, more = _long_burst(mind, meter, flow, point, limits)
+                found += more
+        memory = leaks_memory.pack(mind)
+    return (
+        Flow(
+            last=point,
+            base=point if complete else flow.base,
+            recent=recent,
+            burst=burst,
+            mark=NOWHERE if point[1] >= flow.mark[1] else flow.mark,
+            alarms=flow.alarms,
+            memory=memory,
+        ),
+        found,
     )
-    return moved, burst_found + found
 
 
 def _fits(before: Point, after: Point, limits: Limits) -> bool:
@@ -147,38 +138,30 @@ def _fits(before: Point, after: Point, limits: Limits) -> bool:
     return 0 <= litres <= most
 
 
-def _restarted(flow: Flow, point: Point) -> Flow:
+def _another_register(flow: Flow, meter: str, point: Point, limits: Limits) -> tuple[Flow, Found]:
+    """Two samples agree that the register is another: water went back, or it is a new one."""
+    gone_l = flow.last[1] - flow.doubt[1]
+    most = limits.backflow_lph * (flow.doubt[0] - flow.last[0]) / HOUR_US + 2
+    restarted = _restarted(flow, point, limits)
+    if not limits.backflow_l <= gone_l <= most or point[1] >= flow.last[1] - NEAR_BACK_L:
+        return restarted, ()
+    mind = leaks_memory.unpack(restarted.memory, limits)
+    what = Seen(kind=BACKFLOW, at=point[0], started_at=flow.last[0], litres=gone_l)
+    found = seen(mind.episodes, meter, what, limits)
+    return replace(restarted, mark=flow.last, memory=leaks_memory.pack(mind)), found
+
+
+def _restarted(flow: Flow, point: Point, limits: Limits) -> Flow:
     """Forget the evidence, not the open episodes: only data closes those."""
+    mind = leaks_memory.unpack(flow.memory, limits)
+    fresh = Memory(runs=[Run() for _ in mind.runs], episodes=mind.episodes)
     return Flow(
         last=point,
         base=point,
         recent=(point,),
-        open=NOWHERE if flow.open is NOWHERE else (flow.open[0], point[1]),
-        level=flow.level,
-        least_lph=flow.least_lph,
         burst=NOWHERE if flow.burst is NOWHERE else (flow.burst[0], point[1]),
-    )
-
-
-def _changed(
-    flow: Flow,
-    *,
-    last: Point | None = None,
-    recent: tuple[Point, ...] | None = None,
-    doubt: Point | None = None,
-    burst: Point | None = None,
-) -> Flow:
-    return Flow(
-        last=flow.last if last is None else last,
-        base=flow.base,
-        recent=flow.recent if recent is None else recent,
-        doubt=flow.doubt if doubt is None else doubt,
-        run=flow.run,
-        open=flow.open,
-        level=flow.level,
-        quiet_us=flow.quiet_us,
-        least_lph=flow.least_lph,
-        burst=flow.burst if burst is None else burst,
+        alarms=flow.alarms,
+        memory=leaks_memory.pack(fresh) if flow.memory else b"",
     )
 
 
@@ -194,154 +177,124 @@ def _kept(recent: tuple[Point, ...], point: Point, limits: Limits) -> tuple[Poin
     return recent[first:]
 
 
-def _burst(
-    flow: Flow, meter: str, point: Point, limits: Limits
-) -> tuple[Point, tuple[Finding, ...]]:
-    """Judge the mean over the shortest window of half an hour or more that ends at `point`."""
+def _burst_window(
+    flow: Flow, point: Point, limits: Limits
+) -> tuple[Point, Callable[[Memory, str], Found] | None]:
+    """Judge the mean over the shortest window of half an hour or more that ends at `point`.
+
+    Returns where the open burst began, and what to do with the memory if that changes something.
+    """
     begin = NOWHERE
     for kept in flow.recent:
         if point[0] - kept[0] >= limits.burst_window_us:
             begin = kept
     if begin is NOWHERE:
-        return flow.burst, ()
+        return flow.burst, None
     lasted_us = point[0] - begin[0]
-    high = (point[1] - begin[1]) * HOUR_US >= limits.burst_lph * lasted_us
-    is_open = flow.burst is not NOWHERE
-    if high and not is_open and lasted_us <= limits.gap_us:
-        return begin, (_burst_finding(meter, begin, point, is_open=True),)
-    if not high and is_open:
-        return NOWHERE, (_burst_finding(meter, flow.burst, point, is_open=False),)
-    return flow.burst, ()
+    drawn = (point[1] - begin[1]) * HOUR_US
+    if flow.burst is not NOWHERE:
+        if drawn >= limits.long_burst_lph * lasted_us:
+            return flow.burst, None
+        litres = max(0, point[1] - flow.burst[1])
+        return NOWHERE, lambda mind, meter: over(mind.episodes, meter, BURST, point[0], litres)
+    if drawn >= limits.burst_lph * lasted_us and lasted_us <= limits.gap_us:
+        what = _burst(begin, point)
+        return begin, lambda mind, meter: seen(mind.episodes, meter, what, limits)
+    return NOWHERE, None
 
 
-_Continuous = tuple[Point, Point, int, int, int]  # run, open, level, quiet_us, least_lph
+def _long_burst(
+    mind: Memory, meter: str, flow: Flow, point: Point, limits: Limits
+) -> tuple[Point, Found]:
+    """Judge the last whole hours: less than a burst, but for longer."""
+    least = leaks_hours.code_of_rate(limits.long_burst_lph)
+    last = mind.hours[-limits.long_burst_hours :]
+    if not all(least <= code < leaks_hours.UNKNOWN for code in last):
+        return NOWHERE, ()
+    begin_at = point[0] - limits.long_burst_hours * HOUR_US
+    drawn = sum([leaks_hours.RATES[code] for code in last])
+    begin = (min(begin_at, flow.base[0]), point[1] - drawn)
+    return begin, seen(mind.episodes, meter, _burst(begin, point), limits)
 
 
-def _continuous(
-    flow: Flow, meter: str, point: Point, limits: Limits
-) -> tuple[_Continuous, tuple[Finding, ...]]:
-    """Judge the interval base → point; return what to remember of it, and findings."""
-    lasted_us = point[0] - flow.base[0]
-    drawn = point[1] - flow.base[1]
-    if not drawn * HOUR_US > limits.continuous_lph * lasted_us:
-        quiet_us = flow.quiet_us + lasted_us
-        if flow.open is NOWHERE or quiet_us < limits.quiet_us - limits.slack_us:
-            return (NOWHERE, flow.open, flow.level, quiet_us, flow.least_lph), ()
-        found = _continuous_finding(
-            meter, flow.open, point, level=flow.level, rate_lph=flow.least_lph, is_open=False
-        )
-        return (NOWHERE, NOWHERE, 0, 0, 0), (found,)
-    if lasted_us > limits.gap_us:
-        return (point, flow.open, flow.level, 0, flow.least_lph), ()
-    rate_lph = drawn * HOUR_US // lasted_us
-    run = flow.base if flow.run is NOWHERE else flow.run
-    least_lph = _least(flow, run, point, rate_lph)
-    level = _level(point[0] - run[0] + limits.slack_us, limits)
-    if level <= flow.level:
-        return (run, flow.open, flow.level, 0, least_lph), ()
-    opened = run if flow.open is NOWHERE else flow.open
-    found = _continuous_finding(meter, opened, point, level=level, rate_lph=least_lph, is_open=True)
-    return (run, opened, level, 0, rate_lph), (found,)
-
-
-def _least(flow: Flow, run: Point, point: Point, rate_lph: int) -> int:
-    """Return the least flow so far, the first hours of a run left out: they may still be use."""
-    before = 0 if flow.run is NOWHERE and flow.open is NOWHERE else flow.least_lph
-    if point[0] - run[0] <= USE_BEFORE_US:
-        return before
-    return rate_lph if before == 0 else min(before, rate_lph)
-
-
-def _level(lasted_us: int, limits: Limits) -> int:
-    reached = 0
-    for level_h in limits.levels_h:
-        if lasted_us >= level_h * HOUR_US:
-            reached = level_h
-    return reached
-
-
-def _continuous_finding(
-    meter: str, started: Point, point: Point, *, level: int, rate_lph: int, is_open: bool
-) -> Finding:
-    return Finding(
-        kind=CONTINUOUS,
-        meter=meter,
-        episode=episode_id(meter, CONTINUOUS, started[0]),
-        level=level,
-        started_at=started[0],
-        ended_at=point[0],
-        rate_lph=rate_lph,
-        litres=rate_lph * (point[0] - started[0]) // HOUR_US,
-        state="open" if is_open else "closed",
-    )
-
-
-def _burst_finding(meter: str, started: Point, point: Point, *, is_open: bool) -> Finding:
-    drawn = max(0, point[1] - started[1])
-    return Finding(
+def _burst(begin: Point, point: Point) -> Seen:
+    litres = max(0, point[1] - begin[1])
+    return Seen(
         kind=BURST,
-        meter=meter,
-        episode=episode_id(meter, BURST, started[0]),
-        level=0,
-        started_at=started[0],
-        ended_at=point[0],
-        rate_lph=round(drawn * HOUR_US / max(1, point[0] - started[0])),
-        litres=drawn,
-        state="open" if is_open else "closed",
+        at=point[0],
+        started_at=begin[0],
+        rate_lph=round(litres * HOUR_US / max(1, point[0] - begin[0])),
+        litres=litres,
     )
 
 
-# version, level, quiet_us, least_lph, then the six points, then the window
-_LAYOUT: Final = struct.Struct("<BBqq12q")
-_LAYOUT_1: Final = struct.Struct("<BBq12q")  # of version 1, which knew no least_lph
+def _completed(mind: Memory, meter: str, flow: Flow, point: Point, limits: Limits) -> Found:
+    """Take the complete interval base → point."""
+    interval = Interval(begin=flow.base[0], end=point[0], litres=point[1] - flow.base[1])
+    found = judged(mind, meter, interval, limits)
+    for kind, is_over in _ended(mind, flow, point):
+        if is_over:
+            found += over(mind.episodes, meter, kind, point[0], 0)
+    return found
+
+
+def _ended(mind: Memory, flow: Flow, point: Point) -> tuple[tuple[Kind, bool], ...]:
+    """Say which episodes a new interval ends: any ends a silence; backflow ends when the register
+    is back where it was, or after a day without more of it."""
+    backflow = mind.episodes.get(BACKFLOW)
+    calm = backflow is not None and point[0] - backflow.seen_at >= DAY_US
+    back = point[1] >= flow.mark[1] or calm
+    return ((SILENT, True), (BACKFLOW, back and not flow.alarms & alarm_bit(BACKFLOW)))
+
+
+# version, five points, alarms, how many points of the burst window; then those, then the memory
+_LAYOUT: Final = struct.Struct("<B10qBB")
 _POINT: Final = struct.Struct("<qq")
-_VERSION: Final = 2
+_VERSION: Final = 3
 
 
 def pack(flow: Flow) -> bytes:
     """Return `flow` as bytes for a checkpoint."""
     head = _LAYOUT.pack(
-        _VERSION,
-        flow.level,
-        flow.quiet_us,
-        flow.least_lph,
-        *flow.last,
-        *flow.base,
-        *flow.doubt,
-        *flow.run,
-        *flow.open,
-        *flow.burst,
+        *(_VERSION, *flow.last, *flow.base, *flow.doubt, *flow.burst, *flow.mark),
+        *(flow.alarms, len(flow.recent)),
     )
-    return head + b"".join([_POINT.pack(*point) for point in flow.recent])
+    return head + b"".join([_POINT.pack(*point) for point in flow.recent]) + flow.memory
 
 
-def unpack(packed: bytes) -> Flow | None:
+def unpack(packed: bytes, limits: Limits = DEFAULT_LIMITS) -> Flow | None:
     """Read a checkpoint of this version or an earlier one.
 
     None where a version that is not known here wrote it: evidence then starts afresh.
     """
-    if len(packed) >= _LAYOUT.size and packed[0] == _VERSION:
-        layout = _LAYOUT
-        _, level, quiet_us, least_lph, *flat = layout.unpack_from(packed)
-    elif len(packed) >= _LAYOUT_1.size and packed[0] == 1:
-        layout, least_lph = _LAYOUT_1, 0
-        _, level, quiet_us, *flat = layout.unpack_from(packed)
-    else:
-        return None
-    points = [_point(flat[i], flat[i + 1]) for i in range(0, 12, 2)]
-    last, base, doubt, run, opened, burst = points
-    recent = tuple(_POINT.iter_unpack(packed[layout.size :]))
+    if len(packed) < _LAYOUT.size or packed[0] != _VERSION:
+        return _upgraded(packed, limits)
+    *numbers, alarms, kept = _LAYOUT.unpack_from(packed)
+    last, base, doubt, burst, mark = (_point(*numbers[i : i + 2]) for i in range(1, 11, 2))
+    end = _LAYOUT.size + kept * _POINT.size
     return Flow(
         last=last,
         base=base,
-        recent=recent,
+        recent=tuple(_POINT.iter_unpack(packed[_LAYOUT.size : end])),
         doubt=doubt,
-        run=run,
-        open=opened,
-        level=level,
-        quiet_us=quiet_us,
-        least_lph=least_lph,
         burst=burst,
+        mark=mark,
+        alarms=alarms,
+        memory=packed[end:],
+    )
+
+
+def _upgraded(packed: bytes, limits: Limits) -> Flow | None:
+    older = leaks_older.read(packed, limits)
+    if older is None:
+        return None
+    return Flow(
+        last=older.last,
+        base=older.base,
+        recent=older.recent,
+        doubt=_point(*older.doubt),
+        burst=_point(*older.burst),
+        memory=leaks_memory.pack(older.memory),
     )
 
 
