@@ -11,6 +11,7 @@ from decoders.drivers.registry import (
 from decoders.errors import CrcMismatch, DecodeError, Unsupported, WrongKey
 from decoders.formats import FormatStore
 from decoders.ids import MeterId
+from decoders.lorawan import axioma
 from decoders.meaning import NOTHING_NAMED, Named, measured_by, named_by, status_of
 from decoders.reading import Integrity, Telegram
 from decoders.wmbus import afl, compact, ell, link, records, transport
@@ -65,7 +66,7 @@ def decode_lorawan(
     dev_eui: int | None,
     integrity: Integrity = Integrity.NONE,
 ) -> Telegram:
-    """Decode a LoRaWAN application payload that carries M-Bus records (OMS over LoRaWAN).
+    """Decode a LoRaWAN application payload: M-Bus records (OMS over LoRaWAN), or Axioma's hours.
 
     port       FPort; kept out of the decision: real meters differ from their documents in it
     f_cnt      32-bit frame counter
@@ -78,6 +79,8 @@ def decode_lorawan(
             f"{len(payload)} bytes, LoRaWAN carries at most {MAX_LORAWAN_PAYLOAD} (port {port})"
         )
         raise Unsupported(transport.LAYER, MAX_LORAWAN_PAYLOAD, detail)
+    if axioma.is_packed_day(payload):
+        return _packed_day(payload, f_cnt=f_cnt, dev_eui=dev_eui, integrity=integrity)
     header = transport.read_header(payload, at=0, modes=transport.CLEAR)
     if header.compact:
         raise Unsupported(transport.LAYER, 0, "compact frames over LoRaWAN are not known to exist")
@@ -103,6 +106,32 @@ def decode_lorawan(
         checked=payload,
         layout=b"",
         records=found,
+        doubts=(),
+    )
+
+
+def _packed_day(
+    payload: bytes, *, f_cnt: int, dev_eui: int | None, integrity: Integrity
+) -> Telegram:
+    """Decode the one LoRaWAN payload known here that is no M-Bus."""
+    day = axioma.read_packed_day(payload)
+    return Telegram(
+        radio="lorawan",
+        radio_id=(dev_eui or 0).to_bytes(8, "big"),
+        meter=None,
+        driver=axioma.DRIVER,
+        version=None,
+        medium=None,
+        counter=f_cnt,
+        integrity=integrity,
+        fields=day.fields,
+        status=day.alarms,
+        info_code=day.status,
+        register_l=day.register_l,
+        series=day.series,
+        checked=payload,
+        layout=b"",
+        records=(),
         doubts=(),
     )
 

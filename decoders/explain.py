@@ -13,10 +13,11 @@ from decoders.drivers.registry import Reader, reader_for_meter
 from decoders.errors import DecodeError
 from decoders.formats import FormatStore
 from decoders.ids import MeterId, dev_eui_text
+from decoders.lorawan import axioma
 from decoders.value import value
 from decoders.wmbus import afl, compact, ell, link, records, transport
 from decoders.wmbus.data import date_of, datetime_of, decimal_of, instant_of, text_of
-from decoders.wmbus.profile import INCREMENTS, SIGNED, read_profile
+from decoders.wmbus.profile import ABSOLUTE, INCREMENTS, SIGNED, read_profile
 from decoders.wmbus.records import Record
 
 _BYTES_SHOWN = 20
@@ -29,7 +30,7 @@ _COLOURS = {
     "records": 32,
     "refused": 31,
 }
-_MODES = {INCREMENTS: "increments", SIGNED: "signed differences"}
+_MODES = {ABSOLUTE: "registers", INCREMENTS: "increments", SIGNED: "signed differences"}
 _SPACINGS = ("s", "min", "h", "d")
 
 
@@ -115,10 +116,27 @@ def _lorawan(payload: bytes, port: int, f_cnt: int, dev_eui: int | None) -> Iter
     sender = "unknown" if dev_eui is None else dev_eui_text(dev_eui)
     says = f"DevEUI {sender}, frame {f_cnt}, port {port}: checked by the network"
     yield Line(layer="link", offset=None, raw=b"", says=says)
+    if axioma.is_packed_day(payload):
+        yield from _packed_day(payload)
+        return
     header = transport.read_header(payload, at=0, modes=transport.CLEAR)
     yield from _transport(header, payload, 0)
     found = records.split(header.records, at=header.records_at)
     yield from _records(found, lorawan_reader(dev_eui, found))
+
+
+def _packed_day(payload: bytes) -> Iterator[Line]:
+    day = axioma.read_packed_day(payload)
+    clock = datetime_of(day.time_us).strftime("%Y-%m-%d %H:%M:%S")
+    hours = " ".join(str(hour) for hour in day.hours_l)
+    for offset, end, says in (
+        (0, 1, "version 1: a day of hours (Axioma W1)"),
+        (1, 5, f"the meter's clock: {clock}"),
+        (5, 6, f"status {day.status:02X}: {' '.join(day.alarms) or 'OK'}"),
+        (6, 10, f"where the log began: {day.log_l} l"),
+        (10, len(payload), f"litres an hour, oldest first: {hours}; now {day.register_l} l"),
+    ):
+        yield Line(layer="records", offset=offset, raw=payload[offset:end], says=says)
 
 
 def _identity(wire: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Axioma Qalcosonic W1 and Q400: ultrasonic water meters, wM-Bus.
+"""Axioma Qalcosonic W1 and Q400: ultrasonic water meters, wM-Bus (LoRaWAN: lorawan/axioma.py).
 
 All but two records are named by the standard: the remaining battery (FD74, days by the standard)
 is a percentage here, and FD17 of the error state counts error codes.
@@ -24,6 +24,8 @@ AXIOMA_W1 = Driver(
     layouts=(),
     sources=(
         "wmbusmeters drivers/src/q400.xmq: telegrams W0271, W0272, W0275, W0380 and their values",
+        "TheThingsNetwork/lorawan-devices vendor/axioma/qalcosonic-w1-codec.yaml",
         "tests/vectors/telegrams/axioma_w1.json",
+        "tests/vectors/lorawan/axioma_w1.json",
     ),
 )

@@ -6,6 +6,9 @@ from construct import (
     BitsInteger,
     BitStruct,
     Bytes,
+    BytesInteger,
+    Computed,
+    Const,
     FixedSized,
     GreedyBytes,
     Int8ub,
@@ -16,6 +19,7 @@ from construct import (
     Optional,
     Struct,
     Switch,
+    Terminated,
     this,
 )
 
@@ -54,3 +58,15 @@ def phy_payload(size: int) -> Struct:
 
 
 SealedAccept = Struct("header" / Header, "body" / JoinAccept)
+
+# Axioma W1, a day of hours: its 41 packed bytes are one little-endian number of 23 × 14 + 6 bits
+PackedDay = Struct(
+    "version" / Const(b"\x01"),
+    "time" / Int32ul,
+    "status" / Int8ub,
+    "log_l" / Int32ul,
+    "packed" / BytesInteger(41, swapped=True),
+    "hours_l" / Computed(lambda day: [day.packed >> 14 * hour & 0x3FFF for hour in range(23)]),
+    "multiplier" / Computed(this.packed >> 322),
+    Terminated,
+)

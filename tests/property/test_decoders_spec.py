@@ -16,7 +16,7 @@ from decoders.encode_oms import Sealing, behind_ell, transport_layer, without_el
 from decoders.errors import DecodeError
 from decoders.formats import Formats
 from decoders.ids import MeterId
-from decoders.lorawan import phy
+from decoders.lorawan import axioma, phy
 from decoders.spec import lorawan, records, wmbus
 from decoders.wmbus.data import datetime_of
 from decoders.wmbus.records import join, split
@@ -191,6 +191,22 @@ def test_a_lorawan_frame_is_the_same_to_both(frame: bytes) -> None:
         assert (body.port, body.payload, body.options) == (fast.f_port, fast.payload, fast.f_opts)
     else:
         assert body.dev_eui == fast.dev_eui
+
+
+@given(st.binary(min_size=50, max_size=50).map(lambda rest: b"\x01" + rest))
+def test_a_packed_day_is_the_same_to_both(payload: bytes) -> None:
+    declared = lorawan.PackedDay.parse(payload)
+    if declared.multiplier:
+        payload = payload[:-1] + bytes((payload[-1] & 0x03,))
+
+    fast = axioma.read_packed_day(payload)
+
+    assert list(fast.hours_l) == declared.hours_l
+    assert (fast.time_us, fast.status, fast.log_l) == (
+        declared.time * 1_000_000,
+        declared.status,
+        declared.log_l,
+    )
 
 
 @given(st.binary(min_size=1, max_size=40))

@@ -28,6 +28,8 @@ def series(profile: str, *, base: int = 1000) -> tuple[tuple[int, int], ...]:
         ("6201" + "2C010001", [1000, 700, 444]),
         ("6301" + "010000020000", [1000, 999, 997]),
         ("6401" + "0100000002000000", [1000, 999, 997]),
+        ("2201" + "E703DE03", [1000, 999, 990]),
+        ("2201" + "E7030080DE03", [1000, 999, 990]),
     ],
 )
 def test_registers_follow_from_the_base_and_the_steps(profile: str, registers: list[int]) -> None:

@@ -233,7 +233,7 @@ def test_bytes_that_are_no_telegram_have_a_code(frame: bytes, code: str) -> None
         ("7a08001005" + "00" * 16, "unsupported"),
         ("7978563412", "unsupported"),
         ("78446d0033", "truncated"),
-        ("78446d003318374413030000004d931303210100", "malformed"),
+        ("78446d003318374413030000004d931303200100", "malformed"),
         ("78446d003318374413030000004d93130361fb00", "malformed"),
         ("78446d003318374413030000004d9313036f0100", "malformed"),
         ("78446d003318374413030000004d931302", "truncated"),
