@@ -241,7 +241,7 @@ def fuzz(arguments: list[str]) -> int:
     """Fuzz in an environment of its own: nobody else needs the fuzzer."""
     home = environment("fuzz")
     assert home is not None
-    command = [str(home / "bin" / "python"), "-m", "field_sim.fuzz", *arguments]
+    command = [str(home / "bin" / "python"), "-m", "tests.fuzz", *arguments]
     try:
         return subprocess.run(
             command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}

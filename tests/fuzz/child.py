@@ -1,4 +1,4 @@
-"""One target under the fuzzer, in a process of its own: `python -m field_sim.fuzz.child`.
+"""One target under the fuzzer, in a process of its own: `python -m tests.fuzz.child`.
 
     child.py TARGET CORPUS_FOLDER SECONDS SEED
 
@@ -21,7 +21,7 @@ def main() -> None:
     folder = Path(corpus)
     atheris = importlib.import_module("atheris")  # is in no environment but the fuzzer's
     with atheris.instrument_imports(include=["decoders", "edge_agent"]):
-        targets = importlib.import_module("field_sim.fuzz.targets")
+        targets = importlib.import_module("tests.fuzz.targets")
     target = targets.TARGETS[name]
     for number, begin in enumerate(target.seeds()):
         (folder / f"seed-{number:03}").write_bytes(begin)

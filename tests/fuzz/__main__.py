@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from field_sim.fuzz.targets import TARGETS
+from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPORA = ROOT / ".fuzz"
@@ -53,7 +53,7 @@ def fuzz(name: str, *, seconds: int, seed: int) -> bool:
     corpus = folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     before = finds(folder)
-    command = [sys.executable, "-m", "field_sim.fuzz.child", name, str(corpus)]
+    command = [sys.executable, "-m", "tests.fuzz.child", name, str(corpus)]
     ended = subprocess.run(
         [*command, str(seconds), str(seed)],
         cwd=ROOT,
