@@ -21,6 +21,7 @@ from edge_agent import VERSION, core, inputs, protocol
 from edge_agent.checkpoints import METER, Checkpoints
 from edge_agent.clock import Clock
 from edge_agent.forward import CloudLink, Echo, message_of
+from edge_agent.health import Health
 from edge_agent.inputs import Heard, Now
 from edge_agent.masking import masked
 from edge_agent.mqtt import SubscriptionRefused
@@ -31,7 +32,6 @@ GROUP_INPUTS: Final = 500
 GROUP_S: Final = 0.05
 IDLE_S: Final = 0.004  # sources silent for this long: commit what there is
 TICK_S: Final = 0.1
-TICKS_HEALTH_S: Final = 60.0  # a health line in the log
 RETRY_S: Final = 1.0  # after a commit that failed
 CATCH_UP_S: Final = 5.0  # at the end, for what the sources had read already
 FAREWELL_S: Final = 2.0  # at the end, for the last acks
@@ -77,8 +77,10 @@ class Agent:
         clock: Clock,
         log: Log,
         lock: IO[bytes] | None = None,
+        health: Health | None = None,
     ) -> None:
         """`lock`: held open as long as the agent lives."""
+        self._health = health or Health(sources)
         self._lock = lock
         self._gateway = gateway
         self._state = state
@@ -94,7 +96,6 @@ class Agent:
         self._refused: SubscriptionRefused | None = None
         self._committed = 0
         self._told = -1  # value of `_committed` in the newest message
-        self._logged_s = float("-inf")
         self._until_s = float("inf")  # when commits that fail are given up
         self._ahead_us = clock.now_us() - clock.ticks_us()
 
@@ -211,6 +212,7 @@ class Agent:
 
     def _note_echo(self, given: inputs.AckReceived) -> None:
         same = given.ack.stream == self._outbox.stream
+        self._health.acked(time.monotonic())
         if same and given.ack.cloud_at >= self._echo.cloud_at:
             self._echo = Echo(cloud_at=given.ack.cloud_at, ticks_us=self._clock.ticks_us())
 
@@ -342,28 +344,13 @@ class Agent:
         self._state, _ = core.step(self._state, told, self._now())
 
     def health(self) -> dict[str, int]:
-        """Return the figures that go to the log and with every message.
-
-        source_committed   inputs of all sources on disk (or known not to need it), this process
-        """
-        return {
-            "source_committed": self._committed,
-            "outbox_rows": self._outbox.held,
-            "outbox_bytes": self._outbox.size,
-            "outbox_pending": self._outbox.pending,
-            "inbox": len(self._inbox),
-            "meters": len(self._state.reduction.meters),
-            "layouts": len(self._state.reduction.layouts.formats),
-            "credit": self._state.link.credit,
-            "resident_kib": resident_kib(),
-            **{f"outbox_lost_{kind}": rows for kind, rows in self._outbox.lost.items() if rows},
-            **self._state.reduction.figures,
-        }
+        """Return the figures that go to the log and with every message."""
+        return self._health.of(
+            self._state, self._outbox, committed=self._committed, inbox=len(self._inbox)
+        )
 
     def _report_health(self) -> None:
-        if time.monotonic() - self._logged_s >= TICKS_HEALTH_S:
-            self._logged_s = time.monotonic()
-            self._log("health", **self.health())
+        self._health.tell(self._state, self.health, at=self._clock.now_us(), log=self._log)
 
     def _finish(self) -> None:
         """Stop the sources, keep what they had read, give the last acks a moment."""
@@ -385,12 +372,3 @@ class Agent:
         self._link.stop()
         self._log("stopped", **self.health())
         self._close()
-
-
-def resident_kib() -> int:
-    """Return this process's resident memory; 0 where the system does not say."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
-    except (OSError, ValueError, IndexError):
-        return 0
