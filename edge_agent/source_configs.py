@@ -105,6 +105,9 @@ def source_config(said: Mapping[str, Any], number: int, around: Around) -> Sourc
     read = KINDS.get(kind) if isinstance(kind, str) else None
     if read is None:
         raise ConfigError(f"sources[{number}].kind: one of {', '.join(KINDS)}, got {kind!r}")
+    unknown = sorted(set(said) - COMMON - OWN[str(kind)])
+    if unknown:
+        raise ConfigError(f"sources[{number}]: unknown setting {', '.join(unknown)} of {kind}")
     return read(str(said.get("name") or f"{kind}-{number}"), said, around)
 
 
@@ -179,4 +182,16 @@ KINDS: Final[Mapping[str, Callable[[str, Mapping[str, Any], Around], SourceConfi
     "imst": _imst,
     "amber": _amber,
     "gwmp": _gwmp,
+}
+COMMON: Final = frozenset({"kind", "name"})
+BROKER: Final = frozenset(
+    {"broker", "user", "password", "ca_file", "cert_file", "key_file", "mqtt", "keepalive_s"}
+)
+OWN: Final[Mapping[str, frozenset[str]]] = {
+    "chirpstack": BROKER | {"application", "gateway_eui"},
+    "multitech": BROKER,
+    "lines": frozenset({"path", "only_own"}),
+    "imst": frozenset({"path", "baud", "mode"}),
+    "amber": frozenset({"path", "baud", "has_rssi"}),
+    "gwmp": frozenset({"listen", "server", "region", "idle_s", "max_counter_gap"}),
 }

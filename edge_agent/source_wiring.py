@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 from edge_agent.clock import Clock
 from edge_agent.lorawan_handover import Handover
 from edge_agent.lorawan_sessions import Sessions
 from edge_agent.source_configs import (
     AmberConfig,
+    ChirpStackConfig,
     GwmpConfig,
     ImstConfig,
     LinesConfig,
@@ -23,7 +25,10 @@ from edge_agent.sources.lines import LineFeed
 from edge_agent.sources.mqtt_feed import MqttFeed
 from edge_agent.sources.port import Inbox, Source
 from edge_agent.sources.serial import SerialFeed
-from edge_agent.sources.supervisor import Feed, Supervised
+from edge_agent.sources.supervisor import Backoff, Feed, Supervised
+
+NEAR: Final = Backoff(most_s=5.0)
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def source_of(
@@ -39,7 +44,17 @@ def source_of(
     handover   LoRaWAN keys, for a tap
     """
     feed = _feed_of(source, gateway, clock, handover or Handover())
-    return Supervised(feed, name=source.name, inbox=inbox)
+    return Supervised(feed, name=source.name, inbox=inbox, backoff=_backoff(source))
+
+
+def _backoff(source: SourceConfig) -> Backoff:
+    """Return long waits for a broker that many gateways share, short ones for what is our own.
+
+    A broker on the gateway that lost its sessions loses what is published before we are back.
+    """
+    if isinstance(source, ChirpStackConfig | MultiTechConfig):
+        return NEAR if source.broker.host in LOOPBACK else Backoff()
+    return NEAR
 
 
 def _feed_of(source: SourceConfig, gateway: str, clock: Clock, handover: Handover) -> Feed:

@@ -15,7 +15,13 @@ from edge_agent.config import read_config
 from edge_agent.keys import KeyFileUnusable, address_of, read_keys
 from edge_agent.mqtt import broker_at
 from edge_agent.settings_text import ConfigError
-from edge_agent.source_configs import ChirpStackConfig, LinesConfig
+from edge_agent.source_configs import (
+    AmberConfig,
+    ChirpStackConfig,
+    ImstConfig,
+    LinesConfig,
+    MultiTechConfig,
+)
 
 SETTINGS: dict[str, Any] = {
     "gateway": "norte",
@@ -77,6 +83,24 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     assert (config.limit.rows, config.pace.batch_rows, config.clock) == (10, 5, "system")
 
 
+def test_receivers_and_network_servers_on_the_gateway_need_little_said(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        sources=[
+            {"kind": "multitech"},
+            {"kind": "imst", "path": "/dev/ttyUSB0", "mode": "C1B"},
+            {"kind": "amber", "path": "/dev/ttyUSB1", "baud": 38400, "has_rssi": False},
+        ],
+    )
+
+    conduit, stick, module = read_config(path).sources
+
+    assert isinstance(conduit, MultiTechConfig)
+    assert (conduit.broker.address, conduit.broker.user) == ("127.0.0.1:1883", "")
+    assert stick == ImstConfig(name="imst-1", path="/dev/ttyUSB0", baud=57600, mode="C1B")
+    assert module == AmberConfig(name="amber-2", path="/dev/ttyUSB1", baud=38400, has_rssi=False)
+
+
 def test_printed_settings_keep_the_secrets(tmp_path: Path) -> None:
     printed = json.dumps(read_config(written(tmp_path)).printable())
 
@@ -99,6 +123,11 @@ def test_printed_settings_keep_the_secrets(tmp_path: Path) -> None:
         ({"sources": [{"kind": "pigeon"}]}, "pigeon"),
         ({"sources": [{"kind": "lines"}]}, "path"),
         ({"sources": [{"kind": "lines", "path": "a", "name": "x"}] * 2}, "same name"),
+        ({"sources": [{"kind": "lines", "path": "a", "mode": "C1B"}]}, "mode of lines"),
+        ({"sources": [{"kind": "imst"}]}, "path"),
+        ({"sources": [{"kind": "imst", "path": "/dev/ttyUSB0", "mode": "Z9"}]}, "C1B"),
+        ({"sources": [{"kind": "amber", "path": "/dev/ttyUSB0", "baud": 1}]}, "9600"),
+        ({"sources": [{"kind": "multitech", "broker": "http://x"}]}, "mqtt://"),
         ({"meter_clock_offsets_s": [1]}, "gateway.json"),
     ],
 )
