@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -277,3 +278,16 @@ def test_a_clock_is_named_by_its_setting(tmp_path: Path) -> None:
     assert 59_000_000 < ahead < 61_000_000
     with pytest.raises(ValueError, match="file:<path>"):
         clock_from("sundial")
+
+
+GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "gateway-sources.md"
+EXAMPLES = re.findall(r"```json\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_of_the_guide_to_gateway_sources_is_taken(
+    tmp_path: Path, example: str
+) -> None:
+    config = read_config(written(tmp_path, **json.loads(example)))
+
+    assert config.sources
