@@ -155,6 +155,7 @@ class Supervised:
             "bad": sum(self._hearing.bad.values()),
             "deaths": self._deaths_ever,
             "up": int(self._hearing.up_since_s is not None),
+            **{f"bad_{code}": count for code, count in list(self._hearing.bad.items())},
         }
         own = self._feed.figures() if isinstance(self._feed, Counting) else {}
         return {**{f"source_{self.name}_{what}": count for what, count in said.items()}, **own}

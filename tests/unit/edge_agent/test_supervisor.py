@@ -208,6 +208,7 @@ def test_bad_input_is_counted_and_cut_and_tokens_go_back_to_their_source() -> No
     (bad,) = [given for given in got if isinstance(given, BadInput)]
     assert (bad.source, bad.code, len(bad.given), bad.token) == ("radio", "checksum", 1024, "t")
     assert source.figures()["source_radio_bad"] == 1
+    assert source.figures()["source_radio_bad_checksum"] == 1
     assert feed.settled == ["t"]
 
 
