@@ -70,7 +70,7 @@ def troubles(status: Status) -> list[Trouble]:
 def page(status: Status, *, gateway: str, version: str, broker: str) -> str:
     """Return the page."""
     now = datetime.fromtimestamp(status.at / 1e6, timezone.utc)
-    cards = (_cloud(status, broker), _sources(status), _queue(status), _board(status.figures))
+    cards = "".join((_cloud(status), _sources(status), _queue(status), _board(status.figures)))
     rest = "".join(
         f"<tr><th>{escape(name)}</th><td>{figure:,}</td></tr>"
         for name, figure in sorted(status.figures.items())
@@ -82,10 +82,10 @@ def page(status: Status, *, gateway: str, version: str, broker: str) -> str:
 <link rel="icon" href="data:,">
 <title>{escape(gateway)} · AquaCIS</title><style>{STYLE}</style></head><body>
 <header><p class="brand">AquaCIS · gateway</p><h1>{escape(gateway)}</h1></header>
-<main>{_verdict(status)}{"".join(cards)}
+<main>{_verdict(status)}<div class="cards">{cards}</div>
 <details><summary>Todas las cifras</summary><table class="all">{rest}</table></details></main>
 <footer>Hora del gateway <time>{now:%Y-%m-%d %H:%M:%S}</time> UTC · agente {escape(version)} ·
-se actualiza cada {RENEW_S} s · <a href="/metrics">/metrics</a></footer>
+broker {escape(broker)} · se actualiza cada {RENEW_S} s · <a href="/metrics">/metrics</a></footer>
 </body></html>
 """
 
@@ -108,7 +108,7 @@ def _verdict(status: Status) -> str:
     )
 
 
-def _cloud(status: Status, broker: str) -> str:
+def _cloud(status: Status) -> str:
     figures = status.figures
     age_s = figures.get("last_ack_age_s")
     ahead_us = status.clock_ahead_us
@@ -124,33 +124,30 @@ def _cloud(status: Status, broker: str) -> str:
             ("Última confirmación", "ninguna" if age_s is None else f"hace {_ago(age_s)}"),
             ("Por enviar", f"{figures.get('outbox_pending', 0):,} filas"),
             ("Reloj", clock),
-            ("Broker", broker),
         ),
     )
 
 
 def _sources(status: Status) -> str:
-    rows = "".join(_source(state) for state in status.sources)
-    heads = "<tr><th>Fuente</th><th>Por hora</th><th>Oídas</th><th>Ilegibles</th></tr>"
-    table = f'<table class="sources">{heads}{rows}</table>' if rows else "<p>No hay fuentes.</p>"
     figures = status.figures
+    sources = "".join(_source(state) for state in status.sources) or "<p>No hay fuentes.</p>"
     facts = (
         ("Medidores conocidos", f"{figures.get('meters', 0):,}"),
         ("Tramas oídas", f"{figures.get('heard', 0):,}"),
-        ("Filas guardadas", f"{figures.get('stored', 0):,}"),
         ("Que no se pudieron leer", f"{_begun(figures, 'undecodable_'):,}"),
     )
-    return f'<section class="card wide"><h2>Radio</h2>{table}{_facts(facts)}</section>'
+    return f'<section class="card"><h2>Radio</h2>{sources}{_facts(facts)}</section>'
 
 
 def _source(state: SourceState) -> str:
     chip = '<i class="up">oye</i>' if state.is_up else '<i class="down">caída</i>'
     rate = "…" if state.per_hour is None else f"{state.per_hour:,}"
-    again = f" <small>{state.deaths} reinicios</small>" if state.deaths else ""
-    return (
-        f"<tr><th>{escape(state.name)} {chip}{again}</th><td>{rate}</td>"
-        f"<td>{state.heard:,}</td><td>{state.bad:,}</td></tr>"
-    )
+    again = ""
+    if state.deaths:
+        again = f"<small>{state.deaths} reinicio{'s' if state.deaths > 1 else ''}</small>"
+    figures = ((rate, "por hora"), (f"{state.heard:,}", "oídas"), (f"{state.bad:,}", "ilegibles"))
+    cells = "".join(f"<span><b>{figure}</b>{what}</span>" for figure, what in figures)
+    return f'<div class="source"><h3>{escape(state.name)} {chip} {again}</h3>{cells}</div>'
 
 
 def _queue(status: Status) -> str:

@@ -17,7 +17,7 @@ header{padding-top:1.25rem}
 .brand{margin:0;color:var(--water);font-weight:600;font-size:.85rem;letter-spacing:.02em}
 h1{margin:.1rem 0 .9rem;font-size:1.7rem;line-height:1.2;overflow-wrap:anywhere}
 h2{margin:0 0 .6rem;font-size:1.05rem}
-main{display:grid;gap:.8rem}
+.verdict,.card{margin-bottom:.8rem;break-inside:avoid}
 .verdict{border-radius:.9rem;padding:1rem 1.1rem;color:var(--on)}
 .verdict h2{font-size:1.3rem;margin:0}.verdict p{margin:.3rem 0 0}
 .verdict ul{margin:.6rem 0 0;padding-left:1.1rem}
@@ -31,8 +31,11 @@ font-variant-numeric:tabular-nums}
 table{width:100%;border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:.45rem 0;border-top:1px solid var(--line);text-align:right;font-weight:600}
 th:first-child{text-align:left;overflow-wrap:anywhere}
-.sources{margin-bottom:.8rem}
-.sources tr:first-child th{border:0;color:var(--soft);font-weight:400;font-size:.85rem}
+h3{grid-column:1/-1;margin:0;font-size:1rem;overflow-wrap:anywhere}
+.source{display:grid;grid-template-columns:repeat(3,1fr);gap:.15rem .6rem;margin-bottom:.8rem;
+padding-bottom:.8rem;border-bottom:1px solid var(--line)}
+.source span{color:var(--soft);font-size:.85rem}
+.source b{display:block;color:var(--ink);font-size:1.1rem;font-variant-numeric:tabular-nums}
 th+th,td{padding-left:.8rem}
 i{display:inline-block;font-style:normal;font-size:.78rem;padding:.05rem .5rem;border-radius:1rem;
 color:var(--on);vertical-align:.08rem}
@@ -48,9 +51,10 @@ meter::-moz-meter-bar{background:var(--water)}
 .low meter::-webkit-meter-optimum-value{background:var(--bad)}
 .low meter::-moz-meter-bar{background:var(--bad)}
 .low b{color:var(--bad)}
+details{margin:0 0 .8rem}
 summary{cursor:pointer;font-weight:600}.all{margin-top:.6rem;font-size:.9rem}
 .all th{font-weight:400;color:var(--soft)}
 footer{color:var(--soft);font-size:.85rem;padding-top:1rem;padding-bottom:2rem}
 a{color:var(--water)}
-@media(min-width:46rem){main{grid-template-columns:repeat(2,1fr)}.verdict,.wide,details{grid-column:1/-1}}
+@media(min-width:46rem){.cards{columns:2;column-gap:.8rem}}
 """
