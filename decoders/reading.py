@@ -22,6 +22,11 @@ class Integrity(IntEnum):
     INNER_CRC = 3  # a checksum inside the encrypted payload: key and bytes both fit
     FILL_2F2F = 4  # only the two known bytes that security mode 5 starts with
 
+    @property
+    def text(self) -> str:
+        """As answers name it: none, mac, crc, inner-crc or 2f2f."""
+        return self.name.lower().removeprefix("fill_").replace("_", "-")
+
 
 @value
 class Telegram:

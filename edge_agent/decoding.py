@@ -1,7 +1,7 @@
 """`aquacis-edge decode`: lines in, what the meters said out, one JSON object a line and in order.
 
     {"ok": true, "manufacturer": "KAW", "id": "53885758", "driver": "kamstrup_water", "medium": …,
-     "integrity": "inner_crc", "fields": {…}, "status": […], "series": [{"timestamp", "volume_m3"}]}
+     "integrity": "inner-crc", "fields": {…}, "status": […], "series": [{"timestamp", "volume_m3"}]}
     {"ok": false, "error": "wrong_key", "layer": "ell", "offset": 17, "detail": …}
 
 Full frames teach the compact ones that follow. A compact layout that nobody taught is searched,
@@ -180,7 +180,7 @@ def _said(telegram: Telegram) -> dict[str, Any]:
         "id": identity,
         "driver": telegram.driver,
         "medium": None if telegram.medium is None else medium_text(telegram.medium),
-        "integrity": telegram.integrity.name.lower(),
+        "integrity": telegram.integrity.text,
         "fields": {name: _plain(given) for name, given in telegram.fields.items()},
         "status": list(telegram.status),
         "series": [

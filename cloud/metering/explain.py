@@ -203,7 +203,7 @@ def _said(opened: Opened) -> dict[str, Any]:
     telegram = opened.telegram
     return {
         "driver": telegram.driver,
-        "integrity": telegram.integrity.name.lower().replace("_", "-"),
+        "integrity": telegram.integrity.text,
         "fields": plain(telegram.fields),
         "status": list(telegram.status),
         "series": [

@@ -33,6 +33,8 @@ def rest_of(length: int) -> int:
     ):
         if first <= length <= last:
             return each * (length - zero)
+    if length in (0xF5, 0xF6):
+        return {0xF5: 48, 0xF6: 64}[length]
     raise ValueError(f"length {length:02X} is reserved")
 
 

@@ -24,6 +24,15 @@ _VARIABLE = 0x0D
 # data field → bytes; None: the first data byte says
 _SIZES = (0, 1, 2, 3, 4, 4, 6, 8, 0, 1, 2, 3, 4, None, 6, 0)
 _PLAIN_TEXT_VIF = 0x7C
+# (first, end, each, zero): an LVAR of this range has each × (LVAR - zero) bytes behind it
+_LENGTHS = (
+    (0x00, 0xC0, 1, 0x00),  # text
+    (0xC0, 0xCA, 1, 0xC0),  # BCD, positive
+    (0xD0, 0xDA, 1, 0xD0),  # BCD, negative
+    (0xE0, 0xF0, 1, 0xE0),  # binary number
+    (0xF0, 0xF5, 4, 0xEC),  # binary number of 16 … 32 bytes
+    (0xF5, 0xF7, 16, 0xF2),  # binary number of 48 or 64 bytes
+)
 _MAX_EXTENSIONS = 10  # EN 13757-3 allows ten DIFEs and ten VIFEs
 
 
@@ -213,14 +222,7 @@ def _size(shape: Shape, encoded: bytes, i: int, at: int) -> int:
     if i >= len(encoded):
         raise Truncated(LAYER, at + i, "the bytes end before a record's length")
     length = encoded[i]
-    if length < 0xC0:
-        return 1 + length
-    if length < 0xCA:  # BCD, positive
-        return 1 + length - 0xC0
-    if 0xD0 <= length < 0xDA:  # BCD, negative
-        return 1 + length - 0xD0
-    if 0xE0 <= length < 0xF0:  # binary number
-        return 1 + length - 0xE0
-    if 0xF0 <= length < 0xF5:  # binary number of 4 (n - EC) bytes
-        return 1 + 4 * (length - 0xEC)
+    for first, end, each, zero in _LENGTHS:
+        if first <= length < end:
+            return 1 + each * (length - zero)
     raise Malformed(LAYER, at + i, f"LVAR {length:02X} is reserved")

@@ -93,7 +93,9 @@ _SECOND: Plain = {  # after FD
     0x1A: ("digital_output", "number"),
     0x1B: ("digital_input", "number"),
     0x1C: ("baud_rate", "number"),
+    0x1D: ("response_delay", "number"),  # in bit times
     0x1E: ("retries", "number"),
+    0x1F: ("remote_control", "number"),
     0x20: ("first_storage", "number"),
     0x21: ("last_storage", "number"),
     0x22: ("storage_block_size", "number"),
@@ -107,6 +109,7 @@ _SECOND: Plain = {  # after FD
     0x38: ("tariff_period", "month"),
     0x39: ("tariff_period", "y"),
     0x3A: ("dimensionless", "number"),
+    **_timed(0x3C, "transmission_period"),
     0x60: ("reset_counter", "number"),
     0x61: ("cumulation_counter", "number"),
     0x62: ("control_signal", "number"),
@@ -153,6 +156,7 @@ _QUALIFIERS = {  # orthogonal VIFEs; those that only describe the record change 
     0x6D: "overflow",
     0x7E: "future",
 }
+_MOMENTS = {0x6A: "first_begin", 0x6B: "first_end", 0x6E: "last_begin", 0x6F: "last_end"}
 # What says no more about the number: standard-conforming content (1D)
 _SILENT = frozenset({0x1D})
 
@@ -216,7 +220,12 @@ def _limit(code: int) -> tuple[str, str] | None:
     """(qualifier, unit) of a VIFE that makes a record tell how a limit was exceeded.
 
     100u u001 how often; 100u uf1b when; 101u ufnn how long; u: upper, f: last, b: end.
+    Without a limit, 110 0fnn says how long what the record tells of lasted, and 110 1f1b when.
     """
+    if 0x60 <= code <= 0x67:
+        return f"{'last' if code & 0x04 else 'first'}_duration", _TIME_UNITS[code & 3]
+    if code in _MOMENTS:
+        return _MOMENTS[code], "datetime"
     limit = "upper" if code & 0x08 else "lower"
     which = "last" if code & 0x04 else "first"
     if code in (0x41, 0x49):

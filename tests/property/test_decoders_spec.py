@@ -45,7 +45,7 @@ def encoded_records(draw: st.DrawFn) -> bytes:
         head = chained([dif & 0x7F, *difes]) + chained([vif, *vifes])
         size = {5: 4, 6: 6, 7: 8, 8: 0, 9: 1, 10: 2, 11: 3, 12: 4, 14: 6}.get(field, field)
         if field == 13:
-            length = draw(st.sampled_from((0, 3, 0xC2, 0xD3, 0xE4, 0xF0)))
+            length = draw(st.sampled_from((0, 3, 0xC2, 0xD3, 0xE4, 0xF0, 0xF5, 0xF6)))
             data = bytes((length,)) + bytes(records.rest_of(length))
         else:
             data = draw(st.binary(min_size=size, max_size=size))

@@ -50,7 +50,7 @@ def test_every_published_number_is_found_exactly(vector: dict[str, Any]) -> None
 
     assert telegram.natural_id == vector["meter"]
     assert telegram.register_l == vector["litres"]
-    assert telegram.integrity.name.lower() == vector["integrity"]
+    assert telegram.integrity.text == vector["integrity"]
     assert list(telegram.status) == vector["status"]
     for name, expected in vector["fields"].items():
         found = telegram.fields[name]

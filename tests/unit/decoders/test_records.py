@@ -63,6 +63,13 @@ def only(encoded: str) -> Record:
         ("0D13C478563412", "volume_m3", "12345.678"),
         ("0D13D23412", "volume_m3", "-1.234"),
         ("0D13E2D204", "volume_m3", "1.234"),
+        ("0D13F5D204" + 46 * "00", "volume_m3", "1.234"),
+        ("0D13F6D204" + 62 * "00", "volume_m3", "1.234"),
+        ("02FD3CD204", "transmission_period_s", "1234"),
+        ("01FD3E18", "transmission_period_h", "24"),
+        ("01FD1D0B", "response_delay", "11"),
+        ("0193660A", "last_duration_volume_h", "10"),
+        ("01BB600A", "first_duration_volume_flow_s", "10"),
     ],
 )
 def test_a_number_has_its_name_and_its_exact_value(

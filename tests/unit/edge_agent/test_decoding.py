@@ -155,7 +155,7 @@ def test_a_table_has_a_head_and_a_row_a_telegram(
 
     head, row, short, nonsense = capsys.readouterr().out.splitlines()
     assert head.split() == ["meter", "medium", "integrity", "m3", "status", "fields"]
-    assert row.split()[:4] == ["EFE-22502855", "water", "inner_crc", "253.409"]
+    assert row.split()[:4] == ["EFE-22502855", "water", "inner-crc", "253.409"]
     assert short.startswith("truncated in link at byte 1")
     assert nonsense.startswith("malformed in line")
 
