@@ -286,3 +286,49 @@ def test_several_sources_at_once_and_the_death_of_some_disturbs_no_other(
     cloud.stop()
     amber_stick.pull_out()
     imst_stick.pull_out()
+
+
+def test_what_a_conduit_published_is_stored_although_the_agent_is_killed_again_and_again(
+    broker: brokers.Broker,
+    run: Callable[..., Gateway],
+    opened: Callable[[brokers.Kind], OpenBroker],
+) -> None:
+    conduit = opened(broker.kind)
+    gateway = run(sources=[{"kind": "multitech", "name": "conduit", "broker": conduit.url}])
+    cloud = Cloud(broker)
+    gateway.start()
+    wait_for(lambda: ("source_up", "conduit") in reports(cloud))
+
+    with Publisher(conduit) as server:
+        for number in range(300):
+            server.publish("lora/00-80-00-ff-00-00-00-01/up", multitech_event(number))
+            if number % 100 == 50:
+                assert gateway.process is not None
+                gateway.process.kill()
+                gateway.process.wait()
+                gateway.start()
+
+    wait_for(lambda: counters(cloud) == set(range(300)))
+    assert gateway.stop() == 0
+    cloud.stop()
+
+
+@pytest.mark.parametrize("broker", ["nats"], indirect=True)
+def test_a_replay_that_drains_ends_when_the_cloud_holds_every_line(
+    broker: brokers.Broker, run: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    recording = tmp_path / "recording"
+    lines = [
+        {"payload_hex": f"{number:04x}", "fport": 1, "f_cnt": number, "dev_eui": "0080000000000001"}
+        for number in range(1, 500)
+    ]
+    recording.write_text("\n".join(json.dumps(line) for line in lines))
+    gateway = run(sources=[{"kind": "lines", "path": str(tmp_path / "shut")}])
+    cloud = Cloud(broker)
+
+    playing = gateway.start("replay", str(recording), "--speed", "max", "--drain", "30")
+
+    assert playing.wait(PATIENCE_S) == 0
+    cloud.stop()
+    assert counters(cloud) == set(range(1, 500))
+    assert {source for _, source in reports(cloud)} == {"replay"}
