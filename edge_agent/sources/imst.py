@@ -16,6 +16,7 @@ the module's radio is of that family, and the absolute value is right to a few d
 
 from __future__ import annotations
 
+import binascii
 from typing import Final
 
 from decoders.uplink import NO_RSSI
@@ -33,6 +34,7 @@ TELEGRAM_HEARD: Final = 3
 SET_CONFIGURATION: Final = 3
 VOLATILE: Final = 0  # where a configuration goes: memory, not flash
 SET_MODE, SET_RSSI_ATTACHED = 0x02, 0x10  # bits of the first and the second flag byte
+MIRRORED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 MODES: Final = {"S1": 0, "S2": 2, "T1": 3, "T2": 4, "C1A": 6, "C1B": 7, "C2A": 8, "C2B": 9}
 
 
@@ -87,12 +89,10 @@ def dbm(level: int) -> int:
 def crc(given: bytes) -> int:
     """Return CRC-16/X-25: polynomial 1021 reflected, begun with and inverted by FFFF.
 
+    The standard library has the polynomial unreflected, so bits are mirrored before and after.
+
     >>> hex(crc(b"123456789"))
     '0x906e'
     """
-    register = 0xFFFF
-    for byte in given:
-        register ^= byte
-        for _ in range(8):
-            register = (register >> 1) ^ (0x8408 if register & 1 else 0)
-    return register ^ 0xFFFF
+    mirrored = binascii.crc_hqx(given.translate(MIRRORED), 0xFFFF)
+    return int(f"{mirrored:016b}"[::-1], 2) ^ 0xFFFF

@@ -9,22 +9,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from enum import IntEnum
 from typing import Final
 
 MAX_VARINT_BYTES: Final = 10  # 64 bits, seven in each byte
-MAX_FIELD: Final = (1 << 29) - 1
-U32: Final = 0xFFFFFFFF
+MAX_TAG: Final = (1 << 32) - 1  # field numbers have 29 bits
 U64: Final = 0xFFFFFFFFFFFFFFFF
 
 
-class Wire(IntEnum):
-    """How a field's value is written. Groups (3, 4) are of proto2, and refused."""
-
-    VARINT = 0
-    FIXED64 = 1
-    BYTES = 2
-    FIXED32 = 5
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; groups (3, 4) are of proto2, refused
+SIZES: Final = {FIXED64: 8, FIXED32: 4}
 
 
 class BadProtobuf(Exception):
@@ -35,42 +28,49 @@ class BadProtobuf(Exception):
         self.offset = offset
 
 
-def fields_of(message: memoryview) -> Iterator[tuple[int, Wire, int, memoryview]]:
-    """Give each field as (number, wire type, varint, bytes), in order. Raises BadProtobuf.
+def fields_of(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+    """Give each field as (tag, varint, bytes), in order. Raises BadProtobuf.
 
+    tag      the field's number and wire type, see `tag`
     varint   the value of a VARINT, else 0
     bytes    the value of any other, else empty
 
     >>> message = memoryview(bytes.fromhex("0896011203313233"))
-    >>> [(number, varint, bytes(given)) for number, _, varint, given in fields_of(message)]
+    >>> [(tag >> 3, varint, bytes(given)) for tag, varint, given in fields_of(message)]
     [(1, 150, b''), (2, 0, b'123')]
     """
-    at = 0
-    while at < len(message):
+    at, end, nothing = 0, len(message), message[:0]
+    while at < end:
         start = at
-        tag, at = _varint(message, at)
-        number, kind = tag >> 3, tag & 7
-        if not 1 <= number <= MAX_FIELD:
-            raise BadProtobuf(f"field number {number}", start)
-        try:
-            wire = Wire(kind)
-        except ValueError:
-            raise BadProtobuf(f"wire type {kind}", start) from None
-        if wire is Wire.VARINT:
+        found, at = _varint(message, at)
+        wire = found & 7
+        if not 8 <= found <= MAX_TAG:
+            raise BadProtobuf(f"field number {found >> 3}", start)
+        if wire == VARINT:
             value, at = _varint(message, at)
-            yield number, wire, value, message[:0]
+            yield found, value, nothing
             continue
-        size = 8 if wire is Wire.FIXED64 else 4
-        if wire is Wire.BYTES:
+        if wire == BYTES:
             size, at = _varint(message, at)
-        if size > len(message) - at:
-            raise BadProtobuf(f"{size} bytes announced, {len(message) - at} left", start)
-        yield number, wire, 0, message[at : at + size]
+        elif wire in SIZES:
+            size = SIZES[wire]
+        else:
+            raise BadProtobuf(f"wire type {wire}", start)
+        if size > end - at:
+            raise BadProtobuf(f"{size} bytes announced, {end - at} left", start)
+        yield found, 0, message[at : at + size]
         at += size
+
+
+def tag(number: int, wire: int) -> int:
+    """Return what stands before the value of field `number`."""
+    return number << 3 | wire
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
     """Return a varint's value, cut to 64 bits, and where the next thing begins."""
+    if at < len(message) and message[at] < 0x80:
+        return message[at], at + 1
     value = 0
     for place, byte in enumerate(message[at : at + MAX_VARINT_BYTES]):
         value |= (byte & 0x7F) << (7 * place)
