@@ -17,6 +17,7 @@ from decoders.reading import Integrity, Telegram
 from decoders.wmbus import afl, compact, ell, link, records, transport
 
 DOUBT_FULL_CRC = "full_crc"  # a compact frame whose own checksum differs; PLCRC fits
+_SENT_UNASKED = 0x44  # C field
 MAX_LORAWAN_PAYLOAD = 242  # LoRaWAN L2 1.0.4: the longest application payload of any region
 
 
@@ -81,14 +82,16 @@ def decode_lorawan(
         raise Unsupported(transport.LAYER, MAX_LORAWAN_PAYLOAD, detail)
     if axioma.is_packed_day(payload):
         return _packed_day(payload, f_cnt=f_cnt, dev_eui=dev_eui, integrity=integrity)
-    header = transport.read_header(payload, at=0, modes=transport.CLEAR)
+    start = wmbus_header_bytes(payload)
+    header = transport.read_header(payload[start:], at=start, modes=transport.CLEAR)
     if header.compact:
         raise Unsupported(transport.LAYER, 0, "compact frames over LoRaWAN are not known to exist")
     found = records.split(header.records, at=header.records_at)
     reader = lorawan_reader(dev_eui, found)
     measured = measured_by(found, reader)
     named = _named(found, reader, header)
-    meter = None if header.address is None else MeterId.from_wire(header.address)
+    address = header.address or (payload[2:start] if start else None)
+    meter = None if address is None else MeterId.from_wire(address)
     return Telegram(
         radio="lorawan",
         radio_id=(dev_eui or 0).to_bytes(8, "big"),
@@ -108,6 +111,17 @@ def decode_lorawan(
         records=found,
         doubts=(),
     )
+
+
+def wmbus_header_bytes(payload: bytes) -> int:
+    """How much of a LoRaWAN payload is a wM-Bus link header (L C M A): some makers send it along.
+
+    Source: INTEGRA 9-730-PT-EN, 4.5 (a wM-Bus telegram without its checksums); no public payload.
+    """
+    if len(payload) <= link.HEADER_BYTES or payload[0] in transport.HEADER_CIS:
+        return 0
+    whole = payload[0] == len(payload) - 1 and payload[1] == _SENT_UNASKED
+    return link.HEADER_BYTES if whole else 0
 
 
 def _packed_day(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from decoders.decode import lorawan_reader, read_transport
+from decoders.decode import lorawan_reader, read_transport, wmbus_header_bytes
 from decoders.drivers.registry import Reader, reader_for_meter
 from decoders.errors import DecodeError
 from decoders.formats import FormatStore
@@ -119,8 +119,12 @@ def _lorawan(payload: bytes, port: int, f_cnt: int, dev_eui: int | None) -> Iter
     if axioma.is_packed_day(payload):
         yield from _packed_day(payload)
         return
-    header = transport.read_header(payload, at=0, modes=transport.CLEAR)
-    yield from _transport(header, payload, 0)
+    start = wmbus_header_bytes(payload)
+    if start:
+        yield Line(layer="link", offset=0, raw=payload[:2], says="L, C: a wM-Bus telegram inside")
+        yield Line(layer="link", offset=2, raw=payload[2:start], says=_identity(payload[2:start]))
+    header = transport.read_header(payload[start:], at=start, modes=transport.CLEAR)
+    yield from _transport(header, payload[start:], start)
     found = records.split(header.records, at=header.records_at)
     yield from _records(found, lorawan_reader(dev_eui, found))
 

@@ -27,6 +27,7 @@ _HEADERS = {
     0x78: (_NONE, False),
     0x79: (_NONE, True),
 }
+HEADER_CIS = frozenset(_HEADERS)
 MODE_NONE, MODE_CBC, MODE_DERIVED_KEY = 0, 5, 7
 MODES = frozenset({MODE_NONE, MODE_CBC, MODE_DERIVED_KEY})
 MODE_NAMES = {

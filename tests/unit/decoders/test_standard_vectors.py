@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
-from decoders.decode import decode_wmbus
+from decoders.decode import decode_lorawan, decode_wmbus
+from decoders.encode import record
+from decoders.encode_oms import transport_layer, without_ell
 from decoders.errors import KeyMissing, Truncated, WrongKey
+from decoders.explain import explain_lorawan
 from decoders.formats import Formats
+from decoders.ids import MeterId
 from decoders.reading import Integrity, Telegram
 
 VECTORS: list[dict[str, Any]] = json.loads(
@@ -61,3 +65,18 @@ def test_mode_five_tells_a_wrong_key_from_none_and_from_missing_bytes(
         decoded({**vector, "key": None})
     with pytest.raises(Truncated):
         decoded(vector, frame=frame[:1] + frame[1:-7])
+
+
+def test_a_telegram_inside_a_lorawan_payload_says_who_sent_it() -> None:
+    meter = MeterId(manufacturer="ITR", serial="12345678", version=1, medium=0x07)
+    sent = transport_layer(
+        (record("0413", 7_123), record("01FD17", 8)), meter=meter, access_number=3
+    )
+    payload = without_ell(sent, sender=meter)
+
+    telegram = decode_lorawan(payload, port=9, f_cnt=1, dev_eui=None)
+
+    assert telegram.meter == meter
+    assert telegram.register_l == 7_123
+    assert telegram.fields["error_flags"] == 8
+    assert explain_lorawan(payload, port=9, f_cnt=1, dev_eui=None)[-1].layer == "records"
