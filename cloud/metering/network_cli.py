@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from cloud.kernel import console
 from cloud.kernel.command_line import answer_page, page_options, wanted
@@ -70,9 +71,28 @@ def list_gateways(arguments: argparse.Namespace) -> int:
             administrations=platform.settings.administration_codes,
             now=platform.clock.now(),
         )
-    gateways = [shapes.gateway(row, []) for row in rows]
-    console.answer(arguments, [{k: v for k, v in g.items() if k != "hours"} for g in gateways])
+    gateways: list[dict[str, Any]] = []
+    for row in rows:
+        said = {k: v for k, v in shapes.gateway(row, []).items() if k != "hours"}
+        gateways.append(said if arguments.json else said | {"health": _in_words(row["health"])})
+    console.answer(arguments, gateways)
     return 0
+
+
+def _in_words(health: Mapping[str, int]) -> str:
+    """Return what fits a column of what an agent said of its board and its sources."""
+    said: list[str] = []
+    if "temperature_c" in health:
+        said.append(f"{health['temperature_c']} °C")
+    if "supply_mv" in health:
+        said.append(f"{health['supply_mv'] / 1000:.1f} V")
+    if health.get("disk_total_kib"):
+        said.append(f"disco {health['disk_free_kib'] / health['disk_total_kib']:.0%} libre")
+    down = [
+        n for n, up in health.items() if n.startswith("source_") and n.endswith("_up") and not up
+    ]
+    said += [f"fuente {name[len('source_') : -len('_up')]} caída" for name in down]
+    return ", ".join(said)
 
 
 def list_reports(arguments: argparse.Namespace) -> int:

@@ -162,8 +162,9 @@ def save_gateway(
 def _figures(health: Mapping[str, int | float | str] | None) -> dict[str, int]:
     """Return the whole numbers of an agent's health; text in it is for its own log."""
     given = health or {}
-    whole = {n: f for n, f in given.items() if isinstance(f, int) and 0 <= f <= COUNTED_MAX}
-    return {"heard": 0} | {name.replace("\0", ""): figure for name, figure in whole.items()}
+    whole = {n: f for n, f in given.items() if isinstance(f, int) and abs(f) <= COUNTED_MAX}
+    figures = {name.replace("\0", ""): figure for name, figure in whole.items()}
+    return figures | {"heard": max(0, figures.get("heard", 0))}  # a count; a night may be below 0
 
 
 def record_report(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cloud.__main__ import main
 from cloud.kernel.db import Database
 from cloud.metering.registry import NewMeter
 from cloud.metering.service import Metering
+from decoders.uplink import encode_batch
 from tests.heard import (
     HOUR,
     KEY,
@@ -232,3 +234,18 @@ def test_the_sealing_key_rotates_where_people_are_another_issuer_s(
     monkeypatch.setenv("AQUACIS_ISSUER", "https://id.example")
 
     assert aquacis("keys", "rotate-sealing")[1]["meter_keys"] == 1
+
+
+def test_what_a_gateway_says_of_its_board_is_kept_and_shown_in_a_few_words(
+    service: Metering, heard: Gateway, aquacis: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = {
+        **{"temperature_c": -3, "supply_mv": 12_050, "disk_free_kib": 30, "disk_total_kib": 120},
+        **{"source_wmbus_up": 0, "source_lora_up": 1, "heard": -5},
+    }
+    service.ingest(encode_batch(replace(heard.batch([]), health=board)), heard.id, NOON + 6 * HOUR)
+
+    [shown] = [each for each in aquacis("gateways")[1] if each["id"] == heard.id]
+    assert shown["health"] == board | {"heard": 0}
+    assert main(["gateways"]) == 0
+    assert "-3 °C, 12.1 V, disco 25% libre, fuente wmbus caída" in capsys.readouterr().out

@@ -107,6 +107,13 @@ function gateways(): GatewayItem[] {
       expected: 110,
       received: hours[23]!.received,
       losses: g === 3 ? 1 : 0,
+      health: {
+        temperature_c: 38 + g * 3,
+        supply_mv: 12_050 - g * 40,
+        disk_free_kib: 3_000_000,
+        disk_total_kib: 5_900_000,
+        source_wmbus_up: g === 3 ? 0 : 1,
+      },
       hours,
     }
   })

@@ -104,6 +104,8 @@ export interface GatewayItem {
   expected: number | null
   received: number
   losses?: number
+  /** What its agent last said of itself; an older one says less. Names end in their unit. */
+  health?: Record<string, number>
   hours: GatewayHour[]
 }
 
