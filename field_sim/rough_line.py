@@ -113,7 +113,7 @@ class RoughLine:
         up: bool = False,
     ) -> None:
         with suppress(OSError):
-            while piece := await source.read(CHUNK):
+            while piece := await source.read(self._piece_bytes(up=up)):
                 while number in self._dead and not self._is_cut:
                     await asyncio.sleep(TURN_S)  # neither read on nor closed
                 if up and self.bytes_per_s:
@@ -123,6 +123,10 @@ class RoughLine:
                 self.carried_up += len(piece) if up else 0
             if number not in self._dead:
                 sink.close()
+
+    def _piece_bytes(self, *, up: bool) -> int:
+        """Return how much to carry at once: on a slow line a tenth of a second's worth."""
+        return max(1, int(self.bytes_per_s / 10)) if up and self.bytes_per_s else CHUNK
 
     def _reset(self) -> None:
         for writer in list(self._writers):

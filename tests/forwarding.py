@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -87,7 +88,17 @@ class AgentProcess:
     def start(self, command: str = "run", *more: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edge_agent", command, "--config", str(self.config), *more],
+                [
+                    sys.executable,
+                    "-X",
+                    "faulthandler",
+                    "-m",
+                    "edge_agent",
+                    command,
+                    "--config",
+                    str(self.config),
+                    *more,
+                ],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
@@ -111,7 +122,12 @@ class AgentProcess:
         """Ask it to stop; return its exit code."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(PATIENCE_S)
+        try:
+            return self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # its threads' stacks go to its log
+            self.process.wait(PATIENCE_S)
+            raise
 
     def end(self) -> None:
         """Kill what is left."""
