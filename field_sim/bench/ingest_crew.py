@@ -18,6 +18,7 @@ from cloud.metering.copying import Column, instants, rows_for, whole
 from cloud.metering.service import Metering
 from decoders import uplink
 from decoders.batch import decode_rows
+from decoders.drivers.registry import known_formats
 from decoders.encode import (
     encode_lorawan_hourly,
     encode_wmbus,
@@ -107,13 +108,18 @@ class Worker:
         return lambda: self._merge(buffers)
 
     def decode(self, first: int, batches: int) -> Callable[[], None]:
+        return self._decoding(first, batches, Formats())
+
+    def decode_knowing(self, first: int, batches: int) -> Callable[[], None]:
+        return self._decoding(first, batches, known_formats())
+
+    def _decoding(self, first: int, batches: int, formats: Formats) -> Callable[[], None]:
         seq = self._seq
         rows = [
             uplink.decode_batch(message).rows
             for message, _ in (self._telegram_message(n) for n in range(first, first + batches))
         ]
         self._seq = seq
-        formats = Formats()
 
         def job() -> None:
             for each in rows:
