@@ -53,6 +53,7 @@ def _meter_from_wire(wire: bytes) -> MeterId:
     )
 
 
+@lru_cache(maxsize=1024)  # a handful of makers: their letters are held once, not by each meter
 def manufacturer_letters(code: int) -> str:
     """Three letters of the 16-bit code: five bits each, "A" is 1.
 

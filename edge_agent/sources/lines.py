@@ -32,6 +32,8 @@ from edge_agent.sources.supervisor import Hearing, SourceDied
 
 MAX_LINE_BYTES: Final = 16_384  # sixty times the longest frame in hex
 READ_BYTES: Final = 65_536
+GATHER_S: Final = 0.1  # lines that come one by one are taken together: waking costs more than they
+FLOOD_BYTES: Final = 16_384  # a read of so much is no live receiver: what follows is not waited for
 POLL_S: Final = 0.2  # how soon a stop, or a FIFO's next writer, is noticed
 AES_KEY_BYTES: Final = 16
 U32: Final = 0xFFFFFFFF
@@ -204,17 +206,20 @@ class LineFeed:
         """Read until the end; return whether to open again (a FIFO that was replaced)."""
         status = os.fstat(descriptor)
         is_fifo = stat.S_ISFIFO(status.st_mode) and self.where != "-"
-        cutter = LineCutter()
+        cutter, is_live = LineCutter(), False
         while not hearing.stopping.is_set():
             if not stat.S_ISREG(status.st_mode):
                 ready, _, _ = select.select([descriptor], [], [], POLL_S)
                 if not ready:
                     continue
+                if is_live:
+                    hearing.stopping.wait(GATHER_S)
             try:
                 piece = os.read(descriptor, READ_BYTES)
             except BlockingIOError:
                 continue
             if piece:
+                is_live = len(piece) < FLOOD_BYTES
                 self._take(cutter.cut(piece), hearing)
                 continue
             self._take(cutter.rest(), hearing)

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from edge_agent.inputs import Input
 from edge_agent.mqtt import SubscriptionRefused
 
-MAX_WAITING: Final = 4000  # inputs, about 8 MB of uplinks; then the source waits
+MAX_WAITING: Final = 1000  # inputs, about 2 MB of uplinks; then the source waits
 FULL_WAIT_S: Final = 0.005
 
 Delivered = Input | SubscriptionRefused
