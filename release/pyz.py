@@ -34,13 +34,22 @@ PIP_ONLY: Final = ("/RECORD", "/WHEEL", "/top_level.txt")
 
 MAIN: Final = b'''"""Starts the agent; see `aquacis-edge.pyz --help`."""
 
+import importlib.util
 import sys
+import types
 
 if sys.version_info < (3, 10):  # noqa: UP036  whoever has an older one should read why
     sys.exit("aquacis-edge needs Python 3.10 or newer, this is " + sys.version.split()[0])
 
 # a machine's own cbor2 may have left its C extension: of another version, and its answers differ
 sys.modules["_cbor2"] = None
+
+# paho loads a web client, 2 MiB, for proxies that it reaches with PySocks alone
+if importlib.util.find_spec("socks") is None and "urllib.request" not in sys.modules:
+    sys.modules["urllib.request"] = types.ModuleType("urllib.request")
+    import paho.mqtt.client
+
+    del sys.modules["urllib.request"]
 
 from edge_agent.__main__ import main
 

@@ -22,6 +22,7 @@ BENCHES: Mapping[str, str] = {
     "ingest": "LoRaWAN and wM-Bus batches → committed readings, beside the bare sorted merge",
     "decode": "encrypted wM-Bus telegrams, in batches and one at a time, beside bare AES",
     "bus": "events through two consumer groups, beside the bare SQL pattern",
+    "edge": "the agent with 4,000 meters: memory over a month, processor for each telegram",
     "up": "time until the sandbox is ready, and each process's resident memory",
 }
 
