@@ -28,7 +28,7 @@ GAP_COLUMNS: Mapping[str, str] = {
 
 
 class LossKind(IntEnum):
-    """Why a row is gone. 1 … 3: given up for newer ones, in this order."""
+    """Why a row is gone. 1, 2, 3, then 7: given up for newer ones, in this order."""
 
     MIXED = 0
     UNDECODABLE = 1
@@ -37,6 +37,7 @@ class LossKind(IntEnum):
     ACKED = 4  # the cloud had acknowledged it before; only one put back from a backup asks again
     REFUSED = 5  # the cloud could not read it; the gateway keeps it
     CORRUPT = 6  # the gateway's file was damaged there
+    OWN = 7  # what the gateway itself had to say: alerts and reports
 
 
 @value

@@ -15,18 +15,25 @@
  "meters": ["KAW-53885758", …],              only these; absent: all
  "meter_clock_offset_s": -21600,             LoRaWAN meters' own clock minus UTC
  "meter_clock_offsets_s": {"0013EA…": 0},    … of single meters
- "outbox": {"rows": …, "bytes": …}, "pace": {…}, "leaks": {…},   see Limit, Pace, leaks.Limits
+ "profile": "full" | "lean",                 how much disk, for how long (1 GiB and 30 days, or
+                                             64 MiB and 9 days); absent: lean on 32-bit machines
+ "outbox": {"bytes": …, "days": …},          other than the profile says, see Limit
+ "pace": {…}, "leaks": {…},                  see Pace, leaks.Limits
+ "local_port": 8090,                         page and /metrics on loopback; 0: any; absent: none
  "sources": [{"kind": "chirpstack", "application": "<uuid>", "gateway_eui": "…",
               "broker": …, "user": …, "password": …},            absent: the broker above
-             {"kind": "lines", "path": "/run/wmbus.fifo", "only_own": false}]}
+             {"kind": "lines", "path": "/run/wmbus.fifo", "only_own": false},
+             {"kind": "multitech"}, {"kind": "imst", …}, {"kind": "amber", …}, {"kind": "gwmp", …}]}
+                                             see docs/guides/gateway-sources.md
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -34,13 +41,14 @@ from decoders.uplink import MAX_GATEWAY_CHARACTERS
 from decoders.value import value
 from edge_agent import leaks
 from edge_agent.mqtt import Broker
-from edge_agent.outbox import Limit
+from edge_agent.outbox_file import LEAST_BYTES, PROFILES, Limit
 from edge_agent.protocol import Pace
 from edge_agent.settings_text import ConfigError, text
 from edge_agent.settings_text import broker as read_broker
 from edge_agent.source_configs import Around, GwmpConfig, SourceConfig, source_config
 
 SECOND_US: Final = 1_000_000
+MOST_PORT: Final = 65_535
 MASK: Final = "•••"
 KNOWN: Final = frozenset(
     (
@@ -48,7 +56,7 @@ KNOWN: Final = frozenset(
         *("mqtt", "keepalive_s", "state", "clock", "clock_offset_s"),
         *("env", "keys", "private_key", "meters"),
         *("meter_clock_offset_s", "meter_clock_offsets_s"),
-        *("outbox", "pace", "leaks", "sources", "source"),
+        *("local_port", "profile", "outbox", "pace", "leaks", "sources", "source"),
     )
 )
 
@@ -70,6 +78,8 @@ class Config:
     meters: frozenset[str] | None
     meter_offset_us: int
     meter_offsets_us: Mapping[str, int]
+    local_port: int | None
+    profile: str
     limit: Limit
     pace: Pace
     limits: leaks.Limits
@@ -89,6 +99,8 @@ class Config:
             "env": "production" if self.production else "development",
             "keys": str(self.keys) if self.keys else None,
             "meters": None if self.meters is None else len(self.meters),
+            "local_port": self.local_port,
+            "profile": self.profile,
             "outbox_bytes": self.limit.bytes,
             "sources": [source.name for source in self.sources],
         }
@@ -128,6 +140,7 @@ def _config(said: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
         raise ConfigError("sources: two have the same name")
     if sum(isinstance(source, GwmpConfig) for source in sources) > 1:
         raise ConfigError("sources: one gwmp tap serves all packet forwarders")
+    profile = said.get("profile") or ("full" if sys.maxsize > 1 << 32 else "lean")
     return Config(
         gateway=gateway,
         broker=broker,
@@ -140,7 +153,9 @@ def _config(said: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
         meters=None if meters is None else frozenset(str(m).upper() for m in meters),
         meter_offset_us=round(said.get("meter_clock_offset_s", -21_600) * SECOND_US),
         meter_offsets_us={m.upper(): round(s * SECOND_US) for m, s in offsets.items()},
-        limit=_settings(Limit, said, "outbox"),
+        local_port=_port(said),
+        profile=profile,
+        limit=_limit(said, profile),
         pace=_settings(Pace, said, "pace"),
         limits=_settings(leaks.Limits, said, "leaks"),
         sources=sources,
@@ -162,6 +177,26 @@ def _production(said: Mapping[str, Any], environment: Mapping[str, str]) -> bool
     if env not in {"production", "development"}:
         raise ConfigError(f"env: production or development is expected, got {env!r}")
     return bool(env == "production")
+
+
+def _port(said: Mapping[str, Any]) -> int | None:
+    port = said.get("local_port")
+    if port is None:
+        return None
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= MOST_PORT:
+        raise ConfigError(f"local_port: 0 to {MOST_PORT} is expected, got {port!r}")
+    return port
+
+
+def _limit(said: Mapping[str, Any], profile: str) -> Limit:
+    """Return the profile's limits, and what the section `outbox` says otherwise."""
+    if profile not in PROFILES:
+        raise ConfigError(f"profile: {' or '.join(PROFILES)} is expected, got {profile!r}")
+    own = _settings(Limit, said, "outbox")
+    limit = replace(PROFILES[profile], **{n: getattr(own, n) for n in said.get("outbox") or {}})
+    if limit.bytes < LEAST_BYTES:
+        raise ConfigError(f"outbox.bytes: {limit.bytes}, at least {LEAST_BYTES} are needed")
+    return limit
 
 
 def _settings(kind: type[T], said: Mapping[str, Any], name: str) -> T:

@@ -116,7 +116,7 @@ def _next_message(state: State, now: Now, *, news: bool) -> tuple[Effect, ...]:
 
 
 def _shed(told: inputs.Committed, now: Now) -> tuple[Effect, ...]:
-    """Say in the stream itself that its oldest unacknowledged rows were given up."""
+    """Say in the stream itself that unacknowledged rows were given up, and of what kinds."""
     if not told.shed_rows:
         return NONE
     said = {
@@ -124,5 +124,6 @@ def _shed(told: inputs.Committed, now: Now) -> tuple[Effect, ...]:
         "count": told.shed_rows,
         "from_at": told.shed_from_at,
         "to_at": told.shed_to_at,
+        **dict(told.shed_kinds),
     }
     return (inputs.Store(rows=(caps.report(said, at=now.at),)),)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from decoders.uplink import (
+    MAX_GAPS,
     Batch,
     Row,
     RowKind,
@@ -84,6 +85,10 @@ def message_of(
         rows, reach = rows_ahead(outbox, asked, max_bytes=max_bytes)
     elif asked.rows:
         rows = outbox.read(asked.first, rows=asked.rows, max_bytes=max_bytes)
+    declares = not asked.ahead and not asked.is_bare
+    gaps = outbox.gaps(asked.first, rows) if declares else ()
+    if len(gaps) == MAX_GAPS:  # what lies before them must be told first
+        rows = tuple(row for row in rows if row.seq < gaps[-1].first)
     sent_at = clock.now_us()
     if asked.ahead and not rows:
         return None, Published(last=0, sent_at=sent_at, ahead=asked.ahead, reach=reach)
@@ -100,7 +105,8 @@ def message_of(
         head=outbox.head,
         head_at=outbox.head_at,
         acked=outbox.acked,
-        lost=() if asked.ahead else outbox.lost_from(outbox.acked + 1),
+        lost=outbox.lost_from(outbox.acked + 1) if declares else (),
+        gaps=gaps,
         early=bool(asked.ahead),
         health=dict(list(health.items())[:HEALTH_ENTRIES]),
         traceparent=traceparent,

@@ -126,6 +126,7 @@ class Committed:
     shed_rows: int = 0
     shed_from_at: int = 0
     shed_to_at: int = 0
+    shed_kinds: tuple[tuple[str, int], ...] = ()  # undecodable, sub_hourly, hourly, own → rows
 
 
 @value

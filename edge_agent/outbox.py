@@ -6,9 +6,10 @@ sixteen random bytes made with the file. The rules' memory is checkpointed in th
 the rows it led to, so a restart forgets no 23-hour run.
 
 Acknowledged rows stay until their space is needed: a cloud restored from a backup can ask for
-them again. Rows leave strictly from the oldest end, acknowledged or not, so what is gone is a
-prefix of the stream; it is remembered as at most `GONE_RANGES` ranges with their bounds in time
-and declared `lost` to whoever asks for it.
+them again. When database and journal reach their limit, or the disk is full, the oldest
+acknowledged rows go first; then unacknowledged ones, by kind: undecodable, sub-hourly, hourly
+last, of each kind the oldest. What is gone is remembered row by row (`outbox_gone`) and declared
+with its kind to whoever asks for it.
 
 The connection comes from a factory, because the power-cut tests run this same SQL on apsw.
 """
@@ -17,116 +18,52 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final
 
-from decoders.uplink import (
-    MAX_LOST_RANGES,
-    NO_RSSI,
-    NO_SNR,
-    STREAM_BYTES,
-    Lost,
-    Row,
-    RowFlag,
-    RowKind,
+from decoders.uplink import MAX_GAPS, STREAM_BYTES, Gap, LossKind, Lost, Row
+from edge_agent import outbox_progress
+from edge_agent.outbox_file import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    Connect,
+    Connection,
+    Limit,
+    OutboxUnusable,
+    Transaction,
+    connect_sqlite,
+    disk_bytes,
+    is_full,
+    one,
+    prepare,
+    used_bytes,
 )
-from decoders.value import value
+from edge_agent.outbox_gone import Gone, Record, gaps_between, ranges
+from edge_agent.outbox_pages import Pages
+from edge_agent.outbox_progress import LOST_KINDS, Progress
+from edge_agent.outbox_room import Room, Shed
+from edge_agent.outbox_rows import Draft, numbered, seal
 
-SCHEMA_VERSION: Final = 1
-GONE_RANGES: Final = MAX_LOST_RANGES  # all of them fit in one message
-ROW_OVERHEAD_BYTES: Final = 64  # of SQLite and the columns, measured: 50 to 60 beside the payload
-TRIM_SHARE: Final = 64  # a full outbox drops a 64th at a time, not one row per insert
+__all__ = ["Connection", "Draft", "Limit", "Outbox", "OutboxUnusable", "Shed"]
+
+ROW_OVERHEAD_BYTES: Final = 64  # of a row in a message, beside its payload
 REJECTED_KEPT: Final = 1000  # newest refused rows, for `inspect`
+ROOM_ATTEMPTS: Final = 64  # pages given up for one commit on a full disk
+DAY_US: Final = 86_400_000_000
 
-SCHEMA: Final = """
-CREATE TABLE row (
-    seq INTEGER PRIMARY KEY, heard_at INTEGER NOT NULL, kind INTEGER NOT NULL,
-    flags INTEGER NOT NULL, radio INTEGER NOT NULL, session INTEGER NOT NULL,
-    counter INTEGER NOT NULL, port INTEGER NOT NULL, rssi INTEGER NOT NULL,
-    snr INTEGER NOT NULL, payload BLOB NOT NULL);
-CREATE TABLE stream (
-    only_one INTEGER PRIMARY KEY CHECK (only_one = 1), id BLOB NOT NULL,
-    started_at INTEGER NOT NULL, head INTEGER NOT NULL, head_at INTEGER NOT NULL,
-    acked INTEGER NOT NULL, bytes INTEGER NOT NULL);
-CREATE TABLE gone (
-    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, from_at INTEGER NOT NULL,
-    to_at INTEGER NOT NULL, acked INTEGER NOT NULL);
-CREATE TABLE rejected (seq INTEGER PRIMARY KEY, code TEXT NOT NULL);
-CREATE TABLE given_up (seq INTEGER PRIMARY KEY, code TEXT NOT NULL);
-CREATE TABLE checkpoint (name TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
-"""
-
-SELECT_LOST: Final = (
-    "SELECT first, last, from_at, to_at FROM gone WHERE last >= ? UNION ALL "
-    "SELECT seq, seq, heard_at, heard_at FROM row JOIN given_up USING (seq) WHERE seq >= ? "
-    "ORDER BY first LIMIT ?"
-)
-INSERT_ROW: Final = "INSERT INTO row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-SELECT_ROWS: Final = (
-    "SELECT * FROM row WHERE seq >= ? AND seq NOT IN (SELECT seq FROM given_up) "
-    "ORDER BY seq LIMIT ?"
-)
-UPSERT_CHECKPOINT: Final = "INSERT OR REPLACE INTO checkpoint VALUES (?, ?)"
+UPSERT_CHECKPOINT: Final = "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?)"
 
 
-class Connection(Protocol):
-    """What `sqlite3.Connection` (autocommit) and `apsw.Connection` have in common."""
-
-    def execute(self, sql: str, bindings: Sequence[Any] = ..., /) -> Iterable[Any]: ...
-
-    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> object: ...
-
-    def close(self) -> None: ...
-
-
-Connect = Callable[[Path], Connection]
-
-
-@value
-class Draft:
-    """A row that has no number yet. Fields and units as in `decoders.uplink.Row`."""
-
-    heard_at: int
-    kind: RowKind
-    payload: bytes
-    flags: int = 0
-    radio: int = 0
-    session: int = 0
-    counter: int = 0
-    port: int = 0
-    rssi: int = NO_RSSI
-    snr: int = NO_SNR
-
-
-@value
-class Limit:
-    """How much the outbox may hold; at least one row always fits."""
-
-    rows: int = 2_000_000
-    bytes: int = 256 << 20  # payloads and an estimate of SQLite's own overhead
-
-
-@value
-class Shed:
-    """Unacknowledged rows that were given up for newer ones. heard_at bounds in µs."""
-
-    rows: int
-    from_at: int
-    to_at: int
-
-
-class OutboxUnusable(Exception):
-    """The file is no outbox of ours, or of a newer version."""
-
-
-def connect_sqlite(path: Path) -> Connection:
-    """Open `path` so that a returned COMMIT means: on the disk."""
-    return sqlite3.connect(str(path), isolation_level=None, check_same_thread=False)
+class StillFull(sqlite3.OperationalError):
+    """Making room did not help: other programs fill the disk as fast."""
 
 
 class Outbox:
-    """The one writer of an outbox file. Not thread-safe: the shell's loop owns it."""
+    """The one writer of an outbox file. Not thread-safe: the shell's loop owns it.
+
+    Numbers in the file go on when the stream begins anew; `_base` is what the stream's are less.
+    """
 
     def __init__(
         self,
@@ -136,126 +73,281 @@ class Outbox:
         now_us: int,
         limit: Limit | None = None,
         connect: Connect = connect_sqlite,
+        ticks_us: Callable[[], int] | None = None,
     ) -> None:
-        """Open or make the file. Raises OutboxUnusable."""
-        self._limit = limit or Limit()
-        self._db = connect(path)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._make(new_stream(), now_us)
-        self._read_stream()
+        """Open or make the file. `ticks_us` counts how long the agent runs. Raises OutboxUnusable.
 
-    def _make(self, stream: bytes, now_us: int) -> None:
-        version = self._one("PRAGMA user_version")[0]
+        An older version's file is not read here: see `outbox_rescue.opened`.
+        """
+        self._limit = limit or Limit()
+        self._path = path
+        self._ticks_us = ticks_us or (lambda: 0)
+        self._room = Room()  # given up for commits that failed nevertheless
+        self._db = connect(path)
+        try:
+            prepare(self._db, self._limit)
+            self._make(new_stream, now_us)
+            self._gone = Gone(self._db)
+            self._pages = Pages(self._db, self._gone, page_rows=self._limit.page_rows)
+            self._load()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _make(self, new_stream: Callable[[], bytes], now_us: int) -> None:
+        version = one(self._db, "PRAGMA user_version")[0]
         if version == SCHEMA_VERSION:
             return
-        if version != 0 or self._one("SELECT count(*) FROM sqlite_master")[0]:
-            self._db.close()
+        if version != 0 or one(self._db, "SELECT count(*) FROM sqlite_master")[0]:
             raise OutboxUnusable(f"outbox version {version}, this agent writes {SCHEMA_VERSION}")
-        assert len(stream) == STREAM_BYTES
-        with _Transaction(self._db):
+        made = Progress(stream=new_stream(), started_at=now_us)
+        assert len(made.stream) == STREAM_BYTES
+        with Transaction(self._db):
             for statement in SCHEMA.split(";"):
                 if statement.strip():
                     self._db.execute(statement)
-            self._db.execute("INSERT INTO stream VALUES (1, ?, ?, 0, 0, 0, 0)", (stream, now_us))
+            outbox_progress.write(self._db, made)
+            outbox_progress.write_twin(self._db, made)
             self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
-    stream: bytes
-    started_at: int
-    head: int
-    head_at: int
-    acked: int
-    size: int
-    first: int
+    first: int  # the oldest number held, head + 1 when none is
 
-    def _read_stream(self) -> None:
-        self.stream, self.started_at, self.head, self.head_at, self.acked, self.size = self._one(
-            "SELECT id, started_at, head, head_at, acked, bytes FROM stream"
+    def _load(self) -> None:
+        """Read how far the file has got: at the start, and after what was rolled back."""
+        self._opened_us = self._ticks_us()
+        self._at = outbox_progress.read(self._db)
+        self._given_up: dict[int, int] = dict(
+            self._db.execute("SELECT seq, heard_at FROM given_up")
         )
-        first = self._one("SELECT min(seq) FROM row")[0]
-        self.first = self.head + 1 if first is None else first
+        self._gone.forget_cache()
+        self._pages.load()
+        self._find_first()
+
+    def _find_first(self) -> None:
+        first = self._pages.first
+        self.first = (self._at.head + 1 if first is None else first) - self._at.base
+
+    @property
+    def stream(self) -> bytes:
+        return self._at.stream
+
+    @property
+    def started_at(self) -> int:
+        return self._at.started_at
+
+    @property
+    def head(self) -> int:
+        """The highest number committed."""
+        return self._at.head - self._at.base
+
+    @property
+    def head_at(self) -> int:
+        return self._at.head_at
+
+    @property
+    def acked(self) -> int:
+        return self._at.acked - self._at.base
 
     @property
     def held(self) -> int:
         """Rows in the file, acknowledged or not."""
-        return self.head - self.first + 1
+        return self._pages.rows
 
     @property
     def pending(self) -> int:
-        """Rows that nobody has acknowledged yet."""
-        return self.head - self.acked
+        """Numbers that nobody has acknowledged yet, of rows that are gone too."""
+        return self._at.head - self._at.acked
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk, of database and journal."""
+        return disk_bytes(self._db, self._path)
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Rows given up unacknowledged since the file was made, by kind, and rows damaged."""
+        return dict(zip(LOST_KINDS, self._at.lost, strict=True))
 
     def append(self, drafts: Sequence[Draft], checkpoints: Mapping[str, bytes]) -> Shed | None:
         """Commit rows and the rules' memory as one; return what had to be given up for them.
 
-        When this returns, the rows are on the disk. Raises sqlite3.OperationalError (or apsw's
-        kin) when they are not, e.g. for a full disk; then nothing of it happened.
+        When this returns, the rows are on the disk. On a full disk older rows make room, in the
+        stated order. Raises sqlite3.OperationalError (or apsw's kin) when nothing helps; then
+        nothing of it happened but rows that were given up, which the next call reports.
         """
-        seq, head_at, added = self.head, self.head_at, 0
-        numbered = []
-        for draft in drafts:
-            seq += 1
-            head_at = draft.heard_at
-            added += len(draft.payload) + ROW_OVERHEAD_BYTES
-            numbered.append(_columns(seq, draft))
-        with _Transaction(self._db):
-            if numbered:
-                self._db.executemany(INSERT_ROW, numbered)
+        head = self._at.head
+        rows = [numbered(draft, head + 1 + i) for i, draft in enumerate(drafts)]
+        given = [(name, state, seal(name, state)) for name, state in checkpoints.items()]
+        for _ in range(ROOM_ATTEMPTS):
+            try:
+                self._commit(rows, given)
+                break
+            except Exception as error:
+                self._load()
+                if not is_full(error) or not self._made_room():
+                    raise
+        else:
+            raise StillFull(f"{ROOM_ATTEMPTS} pages given up, and the disk is still full")
+        shed, self._room = self._room.shed, Room()
+        return shed
+
+    def _commit(self, rows: Sequence[Row], checkpoints: Sequence[tuple[str, bytes, int]]) -> None:
+        room, at = self._room.copy(), self._at
+        with Transaction(self._db):
+            if rows:
+                self._pages.add(rows)
+                at = replace(at, head=rows[-1].seq, head_at=rows[-1].heard_at)
             if checkpoints:
-                self._db.executemany(UPSERT_CHECKPOINT, checkpoints.items())
-            trimmed = self._trimmed(seq, self.size + added)
-            self._db.execute(
-                "UPDATE stream SET head = ?, head_at = ?, bytes = ?", (seq, head_at, trimmed.size)
-            )
-        self.head, self.head_at = seq, head_at
-        self.first, self.size = trimmed.first, trimmed.size
-        return trimmed.shed
+                self._db.executemany(UPSERT_CHECKPOINT, checkpoints)
+            self._make_room(room)
+            at = self._written(at, room.since(self._room))
+        self._at, self._room = at, room
+        self._find_first()
+
+    def _make_room(self, room: Room) -> None:
+        """Pack what is old; give up what is too much. Inside the caller's transaction."""
+        lived_us = self._lived()
+        fresh = self._pages.fresh
+        self._pages.pack(lived_us=lived_us)
+        if self._pages.fresh != fresh:
+            self._drop_old(lived_us - round(self._limit.days * DAY_US))
+        while self._is_over():
+            if not self._give_up_page(room) and not self._pages.pack_early(lived_us=lived_us):
+                break
+
+    def _is_over(self) -> bool:
+        if self._pages.rows > self._limit.rows:
+            return True
+        return used_bytes(self._db) > self._limit.database_bytes
+
+    def _give_up_page(self, room: Room) -> bool:
+        """Give up the page that goes first; say whether there was one."""
+        page = self._pages.oldest_acked(self._at.acked) or self._pages.oldest_to_shed()
+        if page is None:
+            return False
+        room.add(page, self._pages.drop(page, acked=self._at.acked))
+        self._gone.limit()
+        return True
+
+    def _drop_old(self, before_us: int) -> None:
+        """Give up acknowledged pages that are older than the profile keeps them."""
+        while True:
+            page = self._pages.oldest_acked(self._at.acked)
+            if page is None or page.lived_us >= before_us:
+                return
+            self._pages.drop(page, acked=self._at.acked)
+
+    def _made_room(self) -> bool:
+        """Give up one page for good, on a disk that is full; say whether that worked."""
+        room = self._room.copy()
+        try:
+            with Transaction(self._db):
+                found = self._give_up_page(room)
+                at = self._written(self._at, room.since(self._room))
+        except Exception as error:
+            self._load()
+            if not is_full(error):
+                raise
+            return False
+        self._at, self._room = at, room
+        return found
+
+    def _lived(self) -> int:
+        """Return µs that agents have worked on this file; what a clock was set to is not in it."""
+        return self._at.lived_us + max(0, self._ticks_us() - self._opened_us)
+
+    def _written(self, at: Progress, lost: Mapping[str, int]) -> Progress:
+        """Write how far the file has got, in the caller's transaction; return it."""
+        lost = {**lost, "corrupt": self._pages.found_damaged}
+        written = replace(at, lived_us=self._lived(), lost=at.with_lost(lost))
+        outbox_progress.write(self._db, written)
+        self._pages.found_damaged = 0
+        self._opened_us = self._ticks_us()
+        return written
 
     def acknowledge(self, upto: int, rejected: Sequence[tuple[int, str]] = ()) -> None:
         """Remember that the cloud holds everything up to `upto`; may go back when it asks to."""
         assert 0 <= upto <= self.head
-        with _Transaction(self._db):
-            self._db.execute("UPDATE stream SET acked = ?", (upto,))
-            if rejected:
-                self._db.executemany("INSERT OR REPLACE INTO rejected VALUES (?, ?)", rejected)
-                self._db.execute(
-                    "DELETE FROM rejected WHERE seq <= (SELECT max(seq) FROM rejected) - ?",
-                    (REJECTED_KEPT,),
-                )
-        self.acked = upto
+        try:
+            with Transaction(self._db):
+                at = self._written(replace(self._at, acked=upto + self._at.base), {})
+                if rejected:
+                    self._db.executemany("INSERT OR REPLACE INTO rejected VALUES (?, ?)", rejected)
+                    self._db.execute(
+                        "DELETE FROM rejected WHERE seq <= (SELECT max(seq) FROM rejected) - ?",
+                        (REJECTED_KEPT,),
+                    )
+        except BaseException:
+            self._load()
+            raise
+        self._at = at
 
     def read(self, first: int, *, rows: int, max_bytes: int) -> tuple[Row, ...]:
         """Return up to `rows` rows from `first` on, at least one, together below `max_bytes`."""
+        return self._fitting(self._sendable(first + self._at.base), rows, max_bytes)
+
+    def alerts(self, after: int, *, rows: int, max_bytes: int) -> tuple[Row, ...]:
+        """Return the oldest anomalies behind row `after`, found without reading all of the file."""
+        return self._fitting(self._pages.alerts(after + 1 + self._at.base), rows, max_bytes)
+
+    def _fitting(self, rows: Iterator[Row], most: int, max_bytes: int) -> tuple[Row, ...]:
         taken: list[Row] = []
         size = 0
-        for columns in self._db.execute(SELECT_ROWS, (first, rows)):
-            row = _row(columns)
+        for row in rows:
             size += len(row.payload) + ROW_OVERHEAD_BYTES
-            if taken and size > max_bytes:
+            if len(taken) == most or (taken and size > max_bytes):
                 break
-            taken.append(row)
+            taken.append(self._moved(row))
         return tuple(taken)
 
-    def lost_from(self, first: int) -> tuple[Lost, ...]:
-        """Return what is gone of the rows from `first` on, as the cloud should be told."""
-        ranges = self._db.execute(SELECT_LOST, (first, first, MAX_LOST_RANGES))
-        return tuple(
-            Lost(first=max(first, begin), last=last, from_at=from_at, to_at=to_at)
-            for begin, last, from_at, to_at in ranges
+    def gaps(self, first: int, rows: Sequence[Row]) -> tuple[Gap, ...]:
+        """Return what is gone around `rows`, read from `first` on: back to the row before them,
+        and, when there are none, on to the next row held. At most MAX_GAPS.
+        """
+        begin = first + self._at.base
+        if max(self._gone.last, *self._given_up, 0) < begin - 1:
+            return ()
+        before = max(self._before(begin), self._at.acked)
+        held = [row.seq + self._at.base for row in rows]
+        upto = (
+            held[-1]
+            if held
+            else next((r.seq for r in self._sendable(begin)), self._at.head + 1) - 1
         )
+        found = gaps_between(
+            held, self._records(before + 1, upto), after=before, upto=upto, most=MAX_GAPS
+        )
+        return tuple(replace(gap, first=gap.first - self._at.base) for gap in found)
+
+    def lost_from(self, first: int) -> tuple[Lost, ...]:
+        """Return the first ranges that are gone of the rows from `first` on, without their kinds.
+
+        For a cloud that does not know `gaps` yet.
+        """
+        base = self._at.base
+        lost = ranges(self._records(first + base, self._at.head), first=first + base)
+        return tuple(replace(each, first=each.first - base, last=each.last - base) for each in lost)
 
     def give_up(self, seq: int, code: str) -> None:
         """Declare a row lost that the cloud cannot read; it stays here with its code."""
-        with _Transaction(self._db):
-            self._db.execute("INSERT OR REPLACE INTO given_up VALUES (?, ?)", (seq, code))
+        local = seq + self._at.base
+        heard_at = next((row.heard_at for row in self._pages.read(local)), 0)
+        row = (local, code, heard_at)
+        with Transaction(self._db):
+            self._db.execute(
+                "INSERT OR REPLACE INTO given_up VALUES (?, ?, ?, ?)", (*row, seal(*row))
+            )
+        self._given_up[local] = heard_at
 
     def checkpoints(self) -> Iterator[tuple[str, bytes]]:
-        """Return the rules' memory, by name."""
-        yield from list(self._db.execute("SELECT name, state FROM checkpoint"))
+        """Return the rules' memory, by name; what was damaged is not in it."""
+        for name, state, sealed in list(self._db.execute("SELECT * FROM checkpoint")):
+            if sealed == seal(name, state):
+                yield name, state
 
     def forget(self, names: Iterable[str]) -> None:
         """Drop checkpoints, of meters that are not heard any more."""
-        with _Transaction(self._db):
+        with Transaction(self._db):
             self._db.executemany("DELETE FROM checkpoint WHERE name = ?", [(n,) for n in names])
 
     def integrity(self) -> str:
@@ -273,127 +365,41 @@ class Outbox:
         For a file that was put back from an old copy: its next numbers are taken already, by
         rows that the cloud holds, so under the old stream they would count as duplicates.
         """
-        shift = self.first - 1
-        with _Transaction(self._db):
-            self._db.execute("CREATE TEMP TABLE moved AS SELECT * FROM row")
-            self._db.execute("DELETE FROM row")
-            self._db.execute("UPDATE moved SET seq = seq - ?", (shift,))
-            self._db.execute("INSERT INTO row SELECT * FROM moved ORDER BY seq")
-            self._db.execute("DELETE FROM gone")
+        base = self.first - 1 + self._at.base
+        with Transaction(self._db):
             self._db.execute("DELETE FROM rejected")
             self._db.execute("DELETE FROM given_up")
-            self._db.execute(
-                "UPDATE stream SET id = ?, started_at = ?, head = head - ?, acked = 0",
-                (stream, now_us, shift),
-            )
-        self._db.execute("DROP TABLE moved")
-        self._read_stream()
+            self._gone.drop_before(base + 1)
+            now = replace(self._at, stream=stream, started_at=now_us, base=base, acked=base)
+            outbox_progress.write(self._db, now)
+            outbox_progress.write_twin(self._db, now)
+        self._load()
 
     def close(self) -> None:
         self._db.close()
 
-    def _trimmed(self, head: int, size: int) -> _Trimmed:
-        """Drop the oldest rows while there are too many; inside the caller's transaction."""
-        first = self.first
-        over = head - first + 1 > self._limit.rows or size > self._limit.bytes
-        if not over or first >= head:
-            return _Trimmed(first=first, size=size, shed=None)
-        keep_rows = self._limit.rows - self._limit.rows // TRIM_SHARE
-        keep_bytes = self._limit.bytes - self._limit.bytes // TRIM_SHARE
-        cut = max(first, head - keep_rows + 1) if head - first + 1 > self._limit.rows else first
-        freed = self._bytes_between(first, cut - 1)
-        while size - freed > keep_bytes and cut < head:
-            step = min(head - 1, cut + max(1, (head - cut) // TRIM_SHARE))
-            freed += self._bytes_between(cut, step)
-            cut = step + 1
-        self._drop(first, min(cut - 1, self.acked), acked=1)
-        shed = self._drop(max(first, self.acked + 1), cut - 1, acked=0)
-        self._merge_gone()
-        return _Trimmed(first=cut, size=size - freed, shed=shed)
+    def _sendable(self, first: int) -> Iterator[Row]:
+        for row in self._pages.read(first):
+            if row.seq not in self._given_up:
+                yield row
 
-    def _bytes_between(self, first: int, last: int) -> int:
-        sql = "SELECT count(*), sum(length(payload)) FROM row WHERE seq BETWEEN ? AND ?"
-        rows, payload = self._one(sql, (first, last))
-        return int(rows) * ROW_OVERHEAD_BYTES + int(payload or 0)
+    def _next(self, seq: int) -> int:
+        return next((row.seq for row in self._sendable(seq)), self._at.head + 1)
 
-    def _drop(self, first: int, last: int, *, acked: int) -> Shed | None:
-        if last < first:
-            return None
-        bounds = "SELECT min(heard_at), max(heard_at) FROM row WHERE seq BETWEEN ? AND ?"
-        from_at, to_at = self._one(bounds, (first, last))
-        self._db.execute("DELETE FROM row WHERE seq BETWEEN ? AND ?", (first, last))
-        self._db.execute("DELETE FROM given_up WHERE seq BETWEEN ? AND ?", (first, last))
-        gone = (first, last, from_at, to_at, acked)
-        self._db.execute("INSERT INTO gone VALUES (?, ?, ?, ?, ?)", gone)
-        return None if acked else Shed(rows=last - first + 1, from_at=from_at, to_at=to_at)
+    def _before(self, seq: int) -> int:
+        """Return the highest number below `seq` that the cloud can have had; 0 = none."""
+        before = self._pages.before(seq)
+        while before in self._given_up:
+            before = self._pages.before(before)
+        return before
 
-    def _merge_gone(self) -> None:
-        """Join the oldest ranges while there are more than one message can declare."""
-        sql = "SELECT first, last, from_at, to_at, acked FROM gone ORDER BY first"
-        ranges = list(self._db.execute(sql))
-        while len(ranges) > GONE_RANGES:
-            old, new = ranges[0], ranges[1]
-            joined = (old[0], new[1], min(old[2], new[2]), max(old[3], new[3]), old[4] & new[4])
-            ranges[:2] = [joined]
-            self._db.execute("DELETE FROM gone WHERE first IN (?, ?)", (old[0], new[0]))
-            self._db.execute("INSERT INTO gone VALUES (?, ?, ?, ?, ?)", joined)
+    def _records(self, first: int, last: int) -> list[Record]:
+        records = self._gone.overlapping(first, last)
+        for seq, heard_at in self._given_up.items():
+            if first <= seq <= last:
+                at = {"from_at": heard_at, "to_at": heard_at}
+                records.append(Record(first=seq, last=seq, kind=LossKind.REFUSED, rows=1, **at))
+        return sorted(records, key=lambda record: record.first)
 
-    def _one(self, sql: str, bindings: Sequence[Any] = ()) -> tuple[Any, ...]:
-        row: tuple[Any, ...] = next(iter(self._db.execute(sql, bindings)))
-        return row
-
-
-@value
-class _Trimmed:
-    first: int
-    size: int
-    shed: Shed | None
-
-
-class _Transaction:
-    """BEGIN IMMEDIATE … COMMIT, or ROLLBACK when anything raises, the COMMIT included."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._db = connection
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is None:
-            try:
-                self._db.execute("COMMIT")
-                return
-            except BaseException:
-                self._roll_back()
-                raise
-        self._roll_back()
-
-    def _roll_back(self) -> None:
-        with suppress(Exception):  # SQLite may have rolled back by itself already (full disk)
-            self._db.execute("ROLLBACK")
-
-
-def _columns(seq: int, draft: Draft) -> tuple[Any, ...]:
-    radio = draft.radio if draft.radio < 1 << 63 else draft.radio - (1 << 64)  # SQLite is signed
-    return (
-        *(seq, draft.heard_at, int(draft.kind), int(draft.flags), radio, draft.session),
-        *(draft.counter, draft.port, draft.rssi, draft.snr, draft.payload),
-    )
-
-
-def _row(columns: Sequence[Any]) -> Row:
-    seq, heard_at, kind, flags, radio, session, counter, port, rssi, snr, payload = columns
-    return Row(
-        seq=seq,
-        heard_at=heard_at,
-        kind=RowKind(kind),
-        flags=RowFlag(flags),
-        radio=radio & (1 << 64) - 1,
-        session=session,
-        counter=counter,
-        port=port,
-        rssi=rssi,
-        snr=snr,
-        payload=payload,
-    )
+    def _moved(self, row: Row) -> Row:
+        return replace(row, seq=row.seq - self._at.base) if self._at.base else row

@@ -53,6 +53,8 @@ class Link:
     """What both ends know of the stream, as seen from here.
 
     first, head   seq of the oldest row still held, and of the newest committed
+    opened        the head when the agent started, until the first ack: the cloud cannot hold more of
+                  this file, and what was added since must not pass for what it holds
     acked, sent   at and below: acknowledged by the cloud; published at least once
     rewound       the last `resend_from` obeyed, so that copies of that request are obeyed once
     unanswered    messages of this connection that no ack has answered yet
@@ -66,6 +68,7 @@ class Link:
     stream: bytes
     first: int = 1
     head: int = 0
+    opened: int | None = None
     acked: int = 0
     sent: int = 0
     credit: int = 0
@@ -92,12 +95,14 @@ class Link:
 class Publish:
     """Send up to `rows` rows from `first` on; none = hello. Answer with `published`.
 
-    ahead   rows of this kind, ahead of their turn
+    ahead     rows of this kind, ahead of their turn
+    is_bare   nothing may be declared lost: the answer is to say what the cloud holds by itself
     """
 
     first: int
     rows: int
     ahead: Ahead = Ahead.NONE
+    is_bare: bool = False
 
 
 @value
@@ -192,10 +197,11 @@ def acknowledged(
     """Take an ack; one of another stream changes nothing."""
     if ack.stream != link.stream:
         return link, ()
-    if ack.upto > link.head:
+    if ack.upto > (link.head if link.opened is None else link.opened):
         return link, (RestartStream(),)
     link = replace(
         link,
+        opened=None,
         greeted=link.connected,
         credit=ack.credit,
         unanswered=max(0, link.unanswered - 1),
@@ -238,7 +244,7 @@ def next_message(
     link: Link, *, now_s: float, pace: Pace, chance: float, news: bool
 ) -> tuple[Link, Publish | None]:
     """Return what to send now, if anything. `news`: health has changed since the last message."""
-    hello = Publish(first=link.sent + 1, rows=0)
+    hello = Publish(first=link.sent + 1, rows=0, is_bare=link.opened is not None)
     if not link.connected:
         return link, None
     if not link.greeted:

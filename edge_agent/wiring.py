@@ -19,6 +19,7 @@ from edge_agent.lorawan_handover import handover
 from edge_agent.outbox import Outbox, OutboxUnusable
 from edge_agent.settings_text import ConfigError
 from edge_agent.shell import Agent, Log
+from edge_agent.outbox_rescue import opened
 from edge_agent.source_wiring import source_of
 from edge_agent.sources.port import Inbox, Source
 
@@ -42,19 +43,21 @@ def locked(folder: Path) -> IO[bytes]:
     return lock
 
 
-def open_outbox(config: Config, clock: Clock) -> Outbox:
-    """Open or make the outbox of a gateway. Raises OutboxUnusable or OSError."""
+def open_outbox(config: Config, clock: Clock, log: Log = lambda event, **said: None) -> Outbox:
+    """Open, make or rescue the outbox of a gateway. Raises OutboxUnusable or OSError."""
     config.state.mkdir(parents=True, exist_ok=True)
     path = config.state / OUTBOX_FILE
     for made in path.parent.glob(f"{OUTBOX_FILE}*"):
         made.chmod(OURS_ALONE)  # an agent before this one may have made it for all to read
-    return Outbox(
+    return opened(
         path,
         new_stream=lambda: os.urandom(16),
         now_us=clock.now_us(),
         limit=config.limit,
     )
 
+        log=log,
+        ticks_us=clock.ticks_us,
 
 def clock_of(config: Config) -> Clock:
     """Return the gateway's clock. Raises ConfigError."""
@@ -87,7 +90,7 @@ def agent_of(
     )
     lock = locked(config.state)
     try:
-        outbox = open_outbox(config, clock)
+        outbox = open_outbox(config, clock, log)
         memory = recovered(outbox, policy)
         handed = handover(config, keys, of_sources(outbox))
     except BaseException:
@@ -102,6 +105,7 @@ def agent_of(
     )
     inbox = Inbox()
     sources = config.sources if with_sources and instead is None else ()
+        opened=outbox.head,
     return Agent(
         gateway=config.gateway,
         state=core.State(reduction=memory, link=link, pace=config.pace),

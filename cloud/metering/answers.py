@@ -205,6 +205,8 @@ Loss = TypedDict(
         "first_seq": int,
         "last_seq": int | None,
         "reason": str,
+        "kind": str,
+        "rows": int | None,
         "certain": bool,
         "from": str | None,
         "to": str | None,

@@ -20,8 +20,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from cloud.metering import early
+from cloud.metering.gaps import Declared
 from cloud.metering.model import Int64s, Loss, Stream
-from decoders.uplink import Lost
+from decoders.uplink import Gap, Lost
 from decoders.value import value
 
 SEQ_MAX = (1 << 62) - 1  # what a signed 64-bit column holds, with room to add
@@ -55,17 +56,26 @@ class Taking:
         return self.end - self.begin - len(self.skip)
 
 
-def take(*, stream: Stream, seqs: Int64s, lost: Sequence[Lost], acked: int) -> Taking:
+def take(
+    *,
+    stream: Stream,
+    seqs: Int64s,
+    lost: Sequence[Lost],
+    acked: int,
+    gaps: Sequence[Gap] = (),
+) -> Taking:
     """Decide which rows of a batch follow on what is stored.
 
     seqs   (n,) rising row numbers of the batch; none for a hello
     lost   ranges the gateway declares lost
+    gaps   the same of this message's stretch, exact and by kind; they go before `lost`
     acked  up to where the gateway believes itself acknowledged: more than `upto` means that
            this cloud was restored from a backup
     """
     upto = stream.upto
     begin = end = int(np.searchsorted(seqs, upto, side="right"))
     losses: list[Loss] = []
+    declared = Declared(gaps)
     ranges = sorted((one for one in lost if one.last <= SEQ_MAX), key=lambda one: one.first)
     while True:
         run = _run_after(seqs[end:], upto)
@@ -76,14 +86,19 @@ def take(*, stream: Stream, seqs: Int64s, lost: Sequence[Lost], acked: int) -> T
         if known_to is not None:
             upto, end = known_to, int(np.searchsorted(seqs, known_to, side="right"))
             continue
-        gap = next((one for one in ranges if one.first <= upto + 1 <= one.last), None)
+        exact = declared.gap_with(upto + 1)
+        gap = exact or next((one for one in ranges if one.first <= upto + 1 <= one.last), None)
         if gap is None:
             break
         last = gap.last if end == len(seqs) else min(gap.last, int(seqs[end]) - 1)
         known_from = early.next_start(stream.early, upto)
         last = last if known_from is None else min(last, known_from - 1)
-        losses.append(_declared(stream.stream, upto + 1, last, gap))
+        if exact is not None:
+            declared.pass_over(exact, upto + 1, last)
+        else:
+            losses.append(_declared(stream.stream, upto + 1, last, gap))
         upto = last
+    losses += declared.losses(stream.stream)
     missing = end < len(seqs)
     forgotten = end == begin and not losses and (acked > upto or stream.resend)
     return Taking(
@@ -147,7 +162,7 @@ def _run_after(seqs: Int64s, upto: int) -> int:
     return int(breaks[0]) if len(breaks) else len(seqs)
 
 
-def _declared(stream: bytes, first: int, last: int, gap: Lost) -> Loss:
+def _declared(stream: bytes, first: int, last: int, gap: Lost | Gap) -> Loss:
     return Loss(
         stream=stream,
         first_seq=first,

@@ -91,7 +91,11 @@ class Stream:
 
 @value
 class Loss:
-    """Rows that will never come. `last_seq` None: unknown how many; not `certain`: maybe none."""
+    """Rows that will never come. `last_seq` None: unknown how many; not `certain`: maybe none.
+
+    kind   what they were: undecodable, sub_hourly, hourly, own, acked, refused, corrupt, mixed
+    runs   which of first_seq … last_seq they are, inclusive ranges; () = all of them
+    """
 
     stream: bytes
     first_seq: int
@@ -100,6 +104,15 @@ class Loss:
     certain: bool
     from_at: int | None  # µs
     to_at: int | None  # µs
+    kind: str = "mixed"
+    runs: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows; None = unknown."""
+        if self.runs:
+            return sum(last - first + 1 for first, last in self.runs)
+        return None if self.last_seq is None else self.last_seq - self.first_seq + 1
 
     def moved(self, by_us: int) -> Loss:
         """Return the same loss with bounds by another clock."""

@@ -123,7 +123,7 @@ def gateway_hours(
 def losses(connection: Connection, *, gateway_key: int) -> list[Row]:
     return _rows(
         connection,
-        """SELECT first_seq, last_seq, reason, certain, from_at, to_at, reported_at
+        """SELECT first_seq, last_seq, reason, kind, rows, certain, from_at, to_at, reported_at
            FROM edge_losses WHERE gateway_key = %(gateway_key)s ORDER BY loss_key DESC LIMIT 100""",
         gateway_key=gateway_key,
     )

@@ -126,6 +126,8 @@ def loss_event(loss: Loss, source: Source) -> Event:
             "certain": loss.certain,
             "from_at": loss.from_at,
             "to_at": loss.to_at,
+            "kind": loss.kind,
+            "rows": loss.rows,
         },
         id=source.new_id(),
         source=events.SOURCE,

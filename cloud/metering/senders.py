@@ -109,7 +109,9 @@ def taking_of(sender: Sender, batch: Batch, up: Uplinked) -> Taking:
     """Decide which rows of a batch are to be taken."""
     if batch.early:
         return edge_protocol.take_early(stream=sender.stream, seqs=up.seq, acked=batch.acked)
-    return edge_protocol.take(stream=sender.stream, seqs=up.seq, lost=batch.lost, acked=batch.acked)
+    return edge_protocol.take(
+        stream=sender.stream, seqs=up.seq, lost=batch.lost, gaps=batch.gaps, acked=batch.acked
+    )
 
 
 def answer_to(batch: Batch, decision: Decision, *, credit: int, cloud_at: int) -> Ack:

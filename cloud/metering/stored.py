@@ -55,10 +55,14 @@ def _declared_lost(
     connection: Connection, gateway: Gateway, *, stream: bytes, up: Uplinked
 ) -> Bools:
     lost = np.zeros(len(up.seq), np.bool_)
+    if not len(up.seq):
+        return lost
     for first, last in connection.execute(
-        """SELECT first_seq, last_seq FROM edge_losses
-           WHERE gateway_key = %s AND stream = %s AND reason = 'declared'""",
-        [gateway.gateway_key, stream],
+        """SELECT lower(one), upper(one) - 1 FROM edge_losses, unnest(
+               coalesce(seqs, int8multirange(int8range(first_seq, last_seq, '[]')))) AS one
+           WHERE gateway_key = %s AND stream = %s AND reason = 'declared'
+             AND last_seq >= %s AND first_seq <= %s""",
+        [gateway.gateway_key, stream, int(up.seq.min()), int(up.seq.max())],
     ):
         lost |= (up.seq >= first) & (up.seq <= last)
     return lost

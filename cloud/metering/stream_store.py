@@ -87,12 +87,13 @@ def record_loss(connection: Connection, gateway: Gateway, loss: Loss, *, reporte
     return bool(
         connection.execute(
             """INSERT INTO edge_losses AS l (gateway_key, stream, first_seq, last_seq, reason,
-                   certain, from_at, to_at, reported_at)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+                   certain, from_at, to_at, reported_at, kind, rows, seqs)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::int8multirange)
                ON CONFLICT (gateway_key, stream, first_seq, reason) DO UPDATE SET
                    last_seq = excluded.last_seq, certain = excluded.certain,
                    from_at = excluded.from_at, to_at = excluded.to_at,
-                   reported_at = excluded.reported_at
+                   reported_at = excluded.reported_at, kind = excluded.kind,
+                   rows = excluded.rows, seqs = excluded.seqs
                WHERE excluded.certain AND (NOT l.certain OR excluded.last_seq > l.last_seq)""",
             [
                 gateway.gateway_key,
@@ -104,9 +105,17 @@ def record_loss(connection: Connection, gateway: Gateway, loss: Loss, *, reporte
                 _optional(loss.from_at),
                 _optional(loss.to_at),
                 storable(reported_at),
+                loss.kind,
+                loss.rows,
+                _multirange(loss.runs),
             ],
         ).rowcount
     )
+
+
+def _multirange(runs: Sequence[tuple[int, int]]) -> str | None:
+    inside = ",".join(f"[{first},{last}]" for first, last in runs)
+    return f"{{{inside}}}" if runs else None
 
 
 _STREAM = """SELECT gateway_key, stream, upto, head, head_at, started_at, last_heard_at, resend,

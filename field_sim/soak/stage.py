@@ -212,6 +212,10 @@ class Stage:
 
 def _outbox(gateway: str, path: Path) -> Outbox:
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10.0)) as file:
-        stream, head, acked = file.execute("SELECT id, head, acked FROM stream").fetchone()
-        (rows,) = file.execute("SELECT count(*) FROM row").fetchone()
+        stream, head, acked = file.execute(
+            "SELECT id, head - base, acked - base FROM stream"
+        ).fetchone()
+        (rows,) = file.execute(
+            "SELECT (SELECT count(*) FROM fresh) + (SELECT coalesce(sum(rows), 0) FROM page)"
+        ).fetchone()
     return Outbox(gateway=gateway, stream=stream, head=head, acked=acked, rows=rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from decoders.decode import decode_lorawan, decode_wmbus
 from decoders.drivers.registry import known_formats
 from decoders.uplink import RowKind
 from decoders.value import value
+from edge_agent.outbox_source import Source
 from field_sim.meters import HOUR_US
 from field_sim.town import Town
 
@@ -43,17 +43,15 @@ def sent_rows(town: Town, gateway: str, outbox: Path) -> list[Sent]:
     """Read and decode every telegram an outbox holds, independently of the cloud."""
     keys = {meter.name: meter.key for meter in town.wmbus}
     formats = known_formats()
-    with sqlite3.connect(f"file:{outbox}?mode=ro", uri=True, timeout=10.0) as connection:
-        (stream,) = connection.execute("SELECT id FROM stream").fetchone()
-        rows = connection.execute(
-            "SELECT seq, heard_at, kind, radio, counter, port, payload FROM row ORDER BY seq"
-        ).fetchall()
-    connection.close()
+    file = Source(outbox)
+    progress, rows = file.progress(), list(file.rows())
+    file.close()
     sent = []
-    for seq, heard_at, kind, radio, f_cnt, port, payload in rows:
+    for row in rows:
+        kind, payload, radio, f_cnt = row.kind, row.payload, row.radio, row.counter
         readings: tuple[tuple[int, int], ...] = ()
         if kind == RowKind.LORAWAN:
-            telegram = decode_lorawan(payload, port=port, f_cnt=f_cnt, dev_eui=radio)
+            telegram = decode_lorawan(payload, port=row.port, f_cnt=f_cnt, dev_eui=radio)
             meter, counter = f"{radio:016X}", f_cnt
             readings = tuple((us - METER_CLOCK_US, litres) for us, litres in telegram.series)
         elif kind == RowKind.WMBUS:
@@ -64,9 +62,9 @@ def sent_rows(town: Town, gateway: str, outbox: Path) -> list[Sent]:
         sent.append(
             Sent(
                 gateway=gateway,
-                stream=stream,
-                seq=seq,
-                heard_at=heard_at,
+                stream=progress.stream,
+                seq=row.seq - progress.base,
+                heard_at=row.heard_at,
                 meter=meter,
                 counter=counter,
                 readings=readings,

@@ -20,7 +20,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cloud.metering import edge_protocol
 from cloud.metering.model import Stream
-from decoders.uplink import Ack, Batch, RowKind, decode_ack, decode_batch, encode_ack, encode_batch
+from decoders.uplink import (
+    Ack,
+    Batch,
+    RowFlag,
+    RowKind,
+    decode_ack,
+    decode_batch,
+    encode_ack,
+    encode_batch,
+)
 from decoders.value import value
 from edge_agent import core, protocol, reduction
 from edge_agent.forward import Echo, message_of
@@ -37,6 +46,7 @@ from edge_agent.outbox import Draft, Limit, Outbox
 
 POISON = b"unreadable"
 CREDIT = 40
+FLAGS = (RowFlag.FIRST_OF_HOUR, RowFlag(0), RowFlag.FIRST_OF_HOUR, RowFlag.UNDECODABLE, RowFlag(0))
 EARLY = 6  # rows ahead of their turn in one message
 
 
@@ -58,6 +68,7 @@ class Cloud:
         self.rows: dict[int, bytes] = {}
         self.lost: list[tuple[int, int]] = []
         self.stream = b""
+        self.knows_gaps = True
         self.early: tuple[tuple[int, int], ...] = ()
         self.came_early = 0
         self.backup = Copy(upto=0, rows={}, lost=(), early=())
@@ -81,7 +92,13 @@ class Cloud:
             assert len(batch.rows) <= EARLY
             taking = edge_protocol.take_early(stream=known, seqs=seqs, acked=batch.acked)
         else:
-            taking = edge_protocol.take(stream=known, seqs=seqs, lost=batch.lost, acked=batch.acked)
+            taking = edge_protocol.take(
+                stream=known,
+                seqs=seqs,
+                lost=batch.lost,
+                gaps=batch.gaps if self.knows_gaps else (),
+                acked=batch.acked,
+            )
         for index, row in enumerate(batch.rows):
             if not taking.begin <= index < taking.end or index in taking.skip:
                 continue
@@ -89,7 +106,8 @@ class Cloud:
             self.rows[row.seq] = row.payload
             self.came_early += batch.early
         self.early = taking.early
-        self.lost += [(loss.first_seq, loss.last_seq or 0) for loss in taking.losses]
+        for loss in taking.losses:
+            self.lost += loss.runs or [(loss.first_seq, loss.last_seq or 0)]
         self.upto = taking.upto
         return self._answer(batch, resend_from=taking.resend_from, took=taking.took)
 
@@ -147,9 +165,11 @@ class Delivery(RuleBasedStateMachine):
         self.given_up: set[int] = set()
         self.pace = protocol.Pace(batch_rows=16)
 
-    @initialize(rows=st.sampled_from([30, 100, 10_000]))
-    def open(self, rows: int) -> None:
-        self.limit = Limit(rows=rows)
+    @initialize(rows=st.sampled_from([30, 100, 10_000]), knows_gaps=st.booleans())
+    def open(self, rows: int, knows_gaps: bool) -> None:
+        """A cloud of before `gaps` goes by the first ranges of `lost`."""
+        self.limit = Limit(rows=rows, page_rows=rows // 8)
+        self.cloud.knows_gaps = knows_gaps
         self._open()
 
     def _open(self) -> None:
@@ -160,6 +180,7 @@ class Delivery(RuleBasedStateMachine):
             stream=self.outbox.stream,
             first=self.outbox.first,
             head=self.outbox.head,
+            opened=self.outbox.head,
             acked=self.outbox.acked,
             sent=self.outbox.acked,
         )
@@ -175,6 +196,7 @@ class Delivery(RuleBasedStateMachine):
             Draft(
                 heard_at=len(self.written),
                 kind=RowKind.ANOMALY if number == alert else RowKind.WMBUS,
+                flags=FLAGS[(len(self.written) + number) % len(FLAGS)],
                 payload=payload,
             )
             for number, payload in enumerate(payloads)
@@ -282,7 +304,8 @@ class Delivery(RuleBasedStateMachine):
         poisoned = {seq for seq in everything if self.written[seq - 1] == POISON}
         readable_lost = lost - poisoned
         assert self.given_up <= poisoned, "a readable row was given up"
-        gone = set(range(1, self.outbox.first))
+        held = self.outbox.read(1, rows=1 << 20, max_bytes=1 << 30)
+        gone = everything - {row.seq for row in held}
         assert readable_lost <= gone, "a row that the outbox still holds was declared lost"
         self.outbox.close()
 

@@ -107,7 +107,8 @@ def test_inspect_says_what_the_outbox_holds(
     assert cli.main(["inspect", "--config", str(path), "--json"]) == 0
     (told,) = said(capsys)
     assert (told["head"], told["acked"], told["pending"], told["rows"]) == (3, 1, 2, 3)
-    assert (told["kinds"], told["rejected"], told["meters"]) == ({"wmbus": 3}, {"crc": 1}, 1)
+    assert (told["kinds"], told["rejected"], told["meters"]) == ({"sub_hourly": 3}, {"crc": 1}, 1)
+    assert told["check"] == "ok"
     assert cli.main(["inspect", "--config", str(path)]) == 0
     assert "pending      2" in capsys.readouterr().out
     outbox.close()
@@ -204,16 +205,21 @@ def test_a_second_agent_on_the_same_outbox_is_refused(
     assert cli.main(["drain", "--config", str(path), "--timeout", "5"]) == 0
 
 
-def test_a_damaged_outbox_is_said_not_thrown(
+def test_a_damaged_outbox_is_put_aside_and_the_agent_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = settings(tmp_path)
     (tmp_path / "agent").mkdir()
     (tmp_path / "agent" / "outbox.db").write_bytes(b"not a database" * 1000)
 
-    assert cli.main(["run", "--config", str(path)]) == cli.EXIT_OUTBOX
     assert cli.main(["inspect", "--config", str(path)]) == cli.EXIT_OUTBOX
-    assert capsys.readouterr().err.count("outbox_unusable") == 2
+    assert "outbox_unusable" in capsys.readouterr().err
+    drained = cli.main(["drain", "--config", str(path), "--timeout", "0.1"])
+
+    assert drained == 75, "the report of it is still to be sent"
+    assert "outbox_quarantined" in capsys.readouterr().err
+    [aside] = (tmp_path / "agent" / "quarantine").glob("*/outbox.db")
+    assert aside.read_bytes().startswith(b"not a database")
 
 
 def test_help_teaches_and_documents_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

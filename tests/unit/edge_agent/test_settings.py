@@ -59,6 +59,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         meters=["KAW-53885758", "0013ea0001020304"],
         meter_clock_offset_s=0,
         meter_clock_offsets_s={"0013ea0001020304": -25_200},
+        profile="lean",
         outbox={"rows": 10},
         pace={"batch_rows": 5},
         leaks={"levels_h": [12, 24], "continuous_lph": 10},
@@ -81,6 +82,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     assert config.meter_offsets_us == {"0013EA0001020304": -25_200_000_000}
     assert config.clock_offset_us == 2_400_000_000
     assert config.limits.levels_h == (12, 24)
+    assert (config.profile, config.limit.bytes, config.limit.days) == ("lean", 64 << 20, 9)
     assert (config.limit.rows, config.pace.batch_rows, config.clock) == (10, 5, "system")
 
 

@@ -1,0 +1,129 @@
+"""What SQLite's journal holds, as far as SQLite will not say.
+
+A frame whose checksum fails ends the journal for SQLite: it drops that frame and all behind it
+without a word, which is right for a write that the power cut short, and loses commits in silence
+where a bit flipped. The two differ: each of our commits is synced before the next one begins, so
+behind a write that was cut short there is at most one commit; behind a flipped bit there are more.
+
+Source: sqlite.org/fileformat2.html, §4 (the write-ahead log).
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from decoders.value import value
+from edge_agent.outbox_file import PAGE_BYTES
+
+HEADER: Final = struct.Struct(">8I")
+FRAME: Final = struct.Struct(">6I")
+WORDS: Final = {
+    ">": struct.Struct(f">{PAGE_BYTES // 4}I"),
+    "<": struct.Struct(f"<{PAGE_BYTES // 4}I"),
+}
+MAGIC: Final = 0x377F0682  # its last bit: checksums are of big-endian words
+FORMAT: Final = 3_007_000
+TORN_COMMITS: Final = 1  # that a power cut can leave behind a bad frame
+
+Sum = tuple[int, int]
+
+
+@value
+class Frame:
+    """One page in the journal. `pages` != 0: a commit ends with it. `holds`: its checksum does."""
+
+    number: int
+    pages: int
+    salts: tuple[int, int]
+    page: bytes
+    holds: bool
+
+
+def commits_behind_damage(path: Path) -> int:
+    """Return how many commits of a database's journal SQLite will not see, 0 when all is well."""
+    journal = journal_of(path)
+    if not journal.exists():
+        return 0
+    with journal.open("rb") as file:
+        head = file.read(HEADER.size)
+        if len(head) < HEADER.size or not any(head):
+            return 0  # never written: the power went before the first commit
+        if not _head_holds(head):
+            return sum(1 for frame in _frames(file, None) if frame.pages)
+        hidden, good = 0, True
+        salts = HEADER.unpack(head)[4:6]
+        for frame in _frames(file, head):
+            good = good and frame.holds
+            hidden += bool(not good and frame.salts == salts and frame.pages)
+    return hidden if hidden > TORN_COMMITS else 0
+
+
+def summed_anew(path: Path, to: Path) -> None:
+    """Copy a database and its journal so that SQLite reads every frame of it, flipped ones too.
+
+    Later frames of the same page make a flipped one good; else our own checksums find it.
+    """
+    shutil.copyfile(path, to)
+    with journal_of(path).open("rb") as file, journal_of(to).open("wb") as out:
+        head = file.read(HEADER.size)
+        held = _head_holds(head)
+        salts = HEADER.unpack(head)[4:6] if held else None
+        running: Sum = (0, 0)
+        for frame in _frames(file, None):
+            if salts is None or not out.tell():
+                salts = salts or frame.salts
+                start = struct.pack(">6I", MAGIC, FORMAT, PAGE_BYTES, 0, *salts)
+                running = _summed(running, struct.unpack("<6I", start))
+                out.write(start + struct.pack(">2I", *running))
+            if frame.salts != salts:
+                continue
+            said = struct.pack(">2I", frame.number, frame.pages)
+            running = _summed(running, struct.unpack("<2I", said))
+            running = _summed(running, WORDS["<"].unpack(frame.page))
+            out.write(said + struct.pack(">4I", *salts, *running) + frame.page)
+
+
+def journal_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _head_holds(head: bytes) -> bool:
+    magic, _, page_bytes, *_, first, second = HEADER.unpack(head)
+    if magic & ~1 != MAGIC or page_bytes != PAGE_BYTES:
+        return False
+    return _summed((0, 0), struct.unpack(f"{_order(magic)}6I", head[:24])) == (first, second)
+
+
+def _frames(file: BinaryIO, head: bytes | None) -> Iterator[Frame]:
+    """Return the whole frames from here on; `head` None: without judging them."""
+    order, running, salts = "<", (0, 0), (0, 0)
+    if head is not None:
+        magic, _, _, _, *its_salts, first, second = HEADER.unpack(head)
+        order, running, salts = _order(magic), (first, second), (its_salts[0], its_salts[1])
+    while True:
+        said, page = file.read(FRAME.size), file.read(PAGE_BYTES)
+        if len(page) < PAGE_BYTES:
+            return
+        number, pages, one, two, first, second = FRAME.unpack(said)
+        holds = False
+        if head is not None:
+            running = _summed(running, struct.unpack(f"{order}2I", said[:8]))
+            running = _summed(running, WORDS[order].unpack(page))
+            holds = running == (first, second) and (one, two) == salts
+        yield Frame(number=number, pages=pages, salts=(one, two), page=page, holds=holds)
+
+
+def _order(magic: int) -> str:
+    return ">" if magic & 1 else "<"
+
+
+def _summed(running: Sum, words: tuple[int, ...]) -> Sum:
+    one, two = running
+    for i in range(0, len(words), 2):
+        one = (one + words[i] + two) & 0xFFFFFFFF
+        two = (two + words[i + 1] + one) & 0xFFFFFFFF
+    return one, two
