@@ -127,9 +127,7 @@ def opened(file: Sealed, *, gateway: str, private_key: PrivateKey) -> Given:
         wrapping = _wrapping_key(private_key, gateway, bytes.fromhex(slot["salt"]))
         nonce, wrapped = bytes.fromhex(slot["nonce"]), base64.b64decode(slot["wrapped"])
         content_key = aes_gcm.unseal(wrapping, nonce, wrapped, beside=_purpose(gateway))
-        return _given(
-            aes_gcm.unseal(content_key, file.nonce, file.ciphertext, beside=file.beside)
-        )
+        return _given(aes_gcm.unseal(content_key, file.nonce, file.ciphertext, beside=file.beside))
     except (NotAuthentic, ValueError, KeyError, TypeError, AttributeError):
         raise KeyFileUnusable(
             "keys_tampered", "the key file was changed after it was sealed, or is damaged"
