@@ -80,7 +80,8 @@ def _until_refused(lines: Iterator[Line]) -> tuple[Line, ...]:
     try:
         shown.extend(lines)
     except DecodeError as error:
-        shown.append(Line(layer="refused", offset=error.offset, raw=b"", says=str(error)))
+        says = f"{error}. What to do: {error.advice}"
+        shown.append(Line(layer="refused", offset=error.offset, raw=b"", says=says))
     return tuple(shown)
 
 

@@ -2,7 +2,7 @@
 
     {"ok": true, "manufacturer": "KAW", "id": "53885758", "driver": "kamstrup_water", "medium": …,
      "integrity": "inner-crc", "fields": {…}, "status": […], "series": [{"timestamp", "volume_m3"}]}
-    {"ok": false, "error": "wrong_key", "layer": "ell", "offset": 17, "detail": …}
+    {"ok": false, "error": "wrong_key", "layer": "ell", "offset": 17, "detail": …, "advice": …}
 
 Full frames teach the compact ones that follow. A compact layout that nobody taught is searched,
 and believed once a second telegram of it agrees.
@@ -107,7 +107,7 @@ class _Reader:
             telegram = self._telegram_or_search(frame)
         except DecodeError as error:
             said = _refused(error.code, error.layer, error.offset, error.detail)
-            self._show(number, said, frame)
+            self._show(number, {**said, "advice": error.advice}, frame)
             return False
         self._formats.learn(telegram.layout)
         self._show(number, _said(telegram), frame)

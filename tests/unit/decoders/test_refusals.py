@@ -268,3 +268,9 @@ def test_an_error_survives_a_process_boundary() -> None:
 
     assert str(copied) == str(refused.value)
     assert type(copied) is type(refused.value)
+
+
+def test_every_refusal_says_what_to_do() -> None:
+    refusals = DecodeError.__subclasses__()
+
+    assert len({refusal.advice for refusal in refusals}) == len(refusals)
