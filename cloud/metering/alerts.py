@@ -17,9 +17,12 @@ from typing import Any
 from cloud.metering.model import DAY_US, Alert, Anomaly
 from decoders.value import value
 
-KINDS = ("continuous_flow", "burst")
+KINDS = (
+    *("continuous_flow", "burst", "intermittent", "ramp", "backflow"),
+    *("silent", "dry", "tamper", "low_battery"),
+)
 STATES = ("open", "closed")
-LEVELS = (0, 24, 48, 72)
+LEVELS = (0, 12, 24, 48, 72, 168)
 LITRES_MAX = 10**12  # a cubic kilometre: more is not a meter's register
 EPISODE_HEX_DIGITS = 16
 NATURAL_ID = re.compile(r"[@-_]{3}-[0-9A-F]{8}|[0-9A-F]{16}")  # letters: five bits each, from 64
@@ -54,7 +57,7 @@ def anomaly_of(payload: Any) -> Anomaly:  # noqa: ANN401  whatever the CBOR was
     episode = _text(payload, "episode")
     if len(episode) != EPISODE_HEX_DIGITS or set(episode) - set("0123456789abcdef"):
         raise AnomalyMalformed("episode")
-    level = _whole(payload, "level", 0, 72)
+    level = _whole(payload, "level", 0, LEVELS[-1])
     if level not in LEVELS:
         raise AnomalyMalformed("level")
     return Anomaly(

@@ -137,7 +137,7 @@ class Explanation(Said):
 
 
 class Alert(TypedDict):
-    """A leak or a burst. `level`: its hours (24, 48, 72), 0 for a burst."""
+    """A finding. `level`: hours of continuous flow (12, 24, 48, 72, 168); 0 for other kinds."""
 
     id: int
     meter_key: int

@@ -184,7 +184,7 @@ class Conflict:
 class Anomaly:
     """What an agent says about one episode of one meter: the payload of row kind 3."""
 
-    kind: str  # continuous_flow | burst
+    kind: str  # one of `alerts.KINDS`
     meter: str  # natural id
     episode: str  # 16 hex digits
     level: int
@@ -197,7 +197,7 @@ class Anomaly:
 
 @value
 class Alert:
-    """One leak or burst of one meter, whoever saw it."""
+    """One episode of one meter, whoever saw it."""
 
     alert_key: int
     meter_key: int
