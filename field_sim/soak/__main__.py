@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from field_sim.soak import clocks, kills, mutate, reflash, restore
+from field_sim.soak import clocks, kills, mutate, reflash, restore, sources
 from field_sim.soak.stage import SoakFailed
 from field_sim.soak.truth import Verdict
 
@@ -23,6 +23,7 @@ SOAKS: Mapping[str, tuple[Soak, int, str]] = {
     "mutate": (mutate.run, mutate.INPUTS, "inputs"),
     "reflash": (reflash.run, reflash.HOURS, "hours of telegrams"),
     "restore": (restore.run, restore.HOURS, "hours of telegrams"),
+    "sources": (sources.run, 30, "sources taken away"),
 }
 
 DESCRIPTION = """\
@@ -33,6 +34,7 @@ Runs the real platform roughly and counts what became of every telegram.
   mutate    damaged and made-up frames for the decoders: each answers or refuses, at once
   reflash   an agent's outbox is deleted, once with a backlog in it
   restore   the database is put back; gateways send again
+  sources   brokers killed and receivers pulled out beside an agent that hears five at once
 
 exit codes: 0 all counts as they must be · 1 not so · 2 wrong usage
 """

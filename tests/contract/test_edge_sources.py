@@ -25,7 +25,8 @@ from edge_agent.sources import amber, imst
 from edge_agent.sources.port import Delivered, Inbox
 from edge_agent.sources.supervisor import Supervised
 from field_sim import broker as brokers
-from tests.contract.open_broker import PATIENCE_S, OpenBroker, Publisher
+from field_sim.open_broker import PATIENCE_S, OpenBroker, Publisher
+from field_sim.soak import sources as sources_soak
 from tests.contract.test_edge_broker import Cloud, Gateway, broker, run, wait_for
 from tests.real_parts import BROKERS
 
@@ -332,3 +333,9 @@ def test_a_replay_that_drains_ends_when_the_cloud_holds_every_line(
     cloud.stop()
     assert counters(cloud) == set(range(1, 500))
     assert {source for _, source in reports(cloud)} == {"replay"}
+
+
+def test_sources_taken_away_one_after_another_lose_nothing_that_was_said(tmp_path: Path) -> None:
+    verdict = sources_soak.run(tmp_path, n=4, seed=7)
+
+    assert verdict.holds, verdict

@@ -31,7 +31,7 @@ mqtt: {{ host: "127.0.0.1", port: {port}, ack_wait: "2s", max_ack_pending: 1000 
 class OpenBroker:
     """mosquitto or the NATS server; started, killed and started again on the same port."""
 
-    def __init__(self, folder: Path, kind: brokers.Kind) -> None:
+    def __init__(self, folder: Path, kind: brokers.Kind | None) -> None:
         self.port = brokers.free_port()
         self.url = f"mqtt://127.0.0.1:{self.port}"
         folder.mkdir(parents=True)
@@ -74,7 +74,8 @@ class Publisher:
         self._client.on_connect = lambda *_: connected.set()
         self._client.connect_async("127.0.0.1", broker.port)
         self._client.loop_start()
-        assert connected.wait(PATIENCE_S), "the broker did not let us in"
+        if not connected.wait(PATIENCE_S):
+            raise brokers.BrokerFailed("broker_dead", f"{broker.url} did not let us in")
 
     def publish(self, topic: str, event: bytes) -> None:
         self._client.publish(topic, event, qos=1).wait_for_publish(PATIENCE_S)
