@@ -158,10 +158,14 @@ def _gwmp(name: str, said: Mapping[str, Any], _around: Around) -> SourceConfig:
         raise ConfigError(f"{name}: idle_s: {MIN_IDLE_S:g} or more, got {idle_s:g}")
     if isinstance(gap, bool) or not isinstance(gap, int) or not 1 <= gap <= MAX_GAP:
         raise ConfigError(f"{name}: max_counter_gap: 1 … {MAX_GAP}, got {gap!r}")
+    listen = endpoint_at(str(said.get("listen") or LISTEN), port=GWMP_PORT)
+    server = endpoint_at(text(said, "server"), port=GWMP_PORT)
+    if listen == server:
+        raise ConfigError(f"{name}: server: {server} is the tap itself")
     return GwmpConfig(
         name=name,
-        listen=endpoint_at(str(said.get("listen") or LISTEN), port=GWMP_PORT),
-        server=endpoint_at(text(said, "server"), port=GWMP_PORT),
+        listen=listen,
+        server=server,
         region=region,
         idle_s=idle_s,
         gap=gap,

@@ -120,6 +120,7 @@ class GwmpTap:
         self._region = region
         self._looked_s = time.monotonic()
         self._counts: dict[str, int] = {}
+        self._reading = threading.Lock()  # held by the one reader; one that is stuck ends first
 
     def run(self, hearing: Hearing) -> None:
         """Forward and read until told to stop."""
@@ -157,14 +158,15 @@ class GwmpTap:
         }
 
     def _read(self, hearing: Hearing, ended: threading.Event) -> None:
-        while True:
-            copy = self._copies.take(0 if ended.is_set() else WAIT_S)
-            if copy is not None:
-                self._take(copy, hearing)
-            elif ended.is_set():
-                return
-            if time.monotonic() - self._looked_s >= KEYS_EACH_S:
-                self._look_for_keys(hearing)
+        with self._reading:
+            while True:
+                copy = self._copies.take(0 if ended.is_set() else WAIT_S)
+                if copy is not None:
+                    self._take(copy, hearing)
+                elif ended.is_set():
+                    return
+                if time.monotonic() - self._looked_s >= KEYS_EACH_S:
+                    self._look_for_keys(hearing)
 
     def _look_for_keys(self, hearing: Hearing) -> None:
         self._looked_s = time.monotonic()
