@@ -27,6 +27,7 @@ from edge_agent.config import Config, read_config
 from edge_agent.decoding import decode_lines
 from edge_agent.hardening import harden
 from edge_agent.keys import KeyFileUnusable, read_keys
+from edge_agent.local_server import local_page
 from edge_agent.outbox import OutboxUnusable
 from edge_agent.settings_text import ConfigError
 from edge_agent.vital_signs import VitalSigns
@@ -105,9 +106,10 @@ def run(given: argparse.Namespace) -> int:
     config = _config(given)
     log("starting", version=VERSION, **config.printable())
     signs = VitalSigns(status_file=Path(given.status_file) if given.status_file else None)
-    agent = agent_of(config, log=signs.watching(log))
-    _stop_on_signals(agent.stop)
-    return agent.run()
+    with local_page(config, log) as show:
+        agent = agent_of(config, log=signs.watching(log), watcher=show)
+        _stop_on_signals(agent.stop)
+        return agent.run()
 
 
 def drain(given: argparse.Namespace) -> int:
@@ -122,7 +124,7 @@ def replay(given: argparse.Namespace) -> int:
 
 
 def inspect(given: argparse.Namespace) -> int:
-    return inspection.show(_config(given), as_json=given.json)
+    return inspection.show(_config(given), as_json=given.json, with_tables=given.tables)
 
 
 def keys(given: argparse.Namespace) -> int:
@@ -185,6 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     replaying.add_options(playing)
     looking = command("inspect", inspect, "say what the outbox holds; works while the agent runs")
     looking.add_argument("--json", action="store_true", help="as one JSON object on stdout")
+    looking.add_argument("--tables", action="store_true", help="also how many rows each table has")
     for with_config in (running, draining, playing, looking):
         with_config.add_argument("--config", required=True, metavar="FILE", help="settings, JSON")
     holding = command("keys", keys, "the meters' keys that this gateway holds, sealed")

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import IO
 
 from edge_agent import core, protocol, reduction
+from edge_agent.board import Board
 from edge_agent.checkpoints import of_sources, recovered
 from edge_agent.clock import Clock, clock_from
 from edge_agent.config import Config
 from edge_agent.forward import CloudLink
 from edge_agent.gateway_keys import open_keys
+from edge_agent.health import Health, Status
 from edge_agent.keys import GatewayKeys
 from edge_agent.lorawan_handover import handover
 from edge_agent.outbox import Outbox, OutboxUnusable
+from edge_agent.outbox_rescue import opened
 from edge_agent.settings_text import ConfigError
 from edge_agent.shell import Agent, Log
-from edge_agent.outbox_rescue import opened
 from edge_agent.source_wiring import source_of
 from edge_agent.sources.port import Inbox, Source
 
@@ -54,10 +56,10 @@ def open_outbox(config: Config, clock: Clock, log: Log = lambda event, **said: N
         new_stream=lambda: os.urandom(16),
         now_us=clock.now_us(),
         limit=config.limit,
-    )
-
         log=log,
         ticks_us=clock.ticks_us,
+    )
+
 
 def clock_of(config: Config) -> Clock:
     """Return the gateway's clock. Raises ConfigError."""
@@ -73,8 +75,11 @@ def agent_of(
     log: Log,
     with_sources: bool = True,
     instead: Callable[[Inbox, Clock], Source] | None = None,
+    watcher: Callable[[Status], None] | None = None,
 ) -> Agent:
     """Return an agent that has recovered its memory; `instead`: its only source.
+
+    watcher   is handed its status about once a second
 
     Raises ConfigError, KeyFileUnusable, OutboxUnusable.
     """
@@ -100,12 +105,18 @@ def agent_of(
         stream=outbox.stream,
         first=outbox.first,
         head=outbox.head,
+        opened=outbox.head,
         acked=outbox.acked,
         sent=outbox.acked,
     )
     inbox = Inbox()
-    sources = config.sources if with_sources and instead is None else ()
-        opened=outbox.head,
+    configured = config.sources if with_sources and instead is None else ()
+    sources: tuple[Source, ...] = tuple(
+        source_of(source, gateway=config.gateway, inbox=inbox, clock=clock, handover=handed)
+        for source in configured
+    )
+    if instead is not None:
+        sources = (instead(inbox, clock),)
     return Agent(
         gateway=config.gateway,
         state=core.State(reduction=memory, link=link, pace=config.pace),
@@ -113,11 +124,8 @@ def agent_of(
         link=CloudLink(
             broker=config.broker, gateway=config.gateway, inbox=inbox, clock=clock, log=log
         ),
-        sources=tuple(
-            source_of(source, gateway=config.gateway, inbox=inbox, clock=clock, handover=handed)
-            for source in sources
-        )
-        + ((instead(inbox, clock),) if instead is not None else ()),
+        sources=sources,
+        health=Health(sources, Board(config.state), watcher),
         inbox=inbox,
         clock=clock,
         log=log,
