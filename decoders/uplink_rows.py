@@ -47,7 +47,7 @@ class RowFlag(IntFlag):
     INFO_CHANGE = 8
     DAILY_EXTREME = 16
     FIRST_OF_HOUR = 32
-    NETWORK_CHECKED = 64  # LoRaWAN: a network server handed it over, having checked its MIC
+    NETWORK_CHECKED = 64  # LoRaWAN: its MIC was checked, by a network server or by a gateway's tap
 
 
 @value
