@@ -195,6 +195,16 @@ def _parser() -> argparse.ArgumentParser:
     leaking = command("leaks", leaks_commands.run, "try the leak rules on registers in files")
     leaks_commands.add_commands(leaking)
     reading = command("decode", decode, "decode telegrams, one JSON object a line on stdout")
+    _decode_options(reading)
+    testing = command(
+        "selftest", check_machine, "decode, decrypt, store and encode on this machine"
+    )
+    testing.add_argument("--json", action="store_true", help="as one JSON object on stdout")
+    selftest_broker.add_options(testing)
+    return parser
+
+
+def _decode_options(reading: argparse.ArgumentParser) -> None:
     reading.add_argument("file", help="a file of lines, or - for standard input")
     reading.add_argument("--keys", metavar="FILE", help="meters' keys, JSON lines, mode 0600")
     reading.add_argument(
@@ -208,12 +218,6 @@ def _parser() -> argparse.ArgumentParser:
     reading.add_argument(
         "--colour", choices=("auto", "always", "never"), default="auto", help="of --explain"
     )
-    testing = command(
-        "selftest", check_machine, "decode, decrypt, store and encode on this machine"
-    )
-    testing.add_argument("--json", action="store_true", help="as one JSON object on stdout")
-    selftest_broker.add_options(testing)
-    return parser
 
 
 if __name__ == "__main__":
