@@ -10,7 +10,17 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from field_sim.soak import clocks, kills, mutate, reflash, restore, sources
+from field_sim.soak import (
+    clocks,
+    flapping,
+    halfopen,
+    kills,
+    mutate,
+    outage,
+    reflash,
+    restore,
+    sources,
+)
 from field_sim.soak.stage import SoakFailed
 from field_sim.soak.truth import Verdict
 
@@ -18,9 +28,12 @@ Soak = Callable[..., Verdict]
 
 # name → (run, default n, what n means)
 SOAKS: Mapping[str, tuple[Soak, int, str]] = {
-    "kills": (kills.run, 20, "kills"),
+    "kills": (kills.run, 20, "kills, five of an agent to one of the cloud"),
     "clocks": (clocks.run, clocks.HOURS, "hours of telegrams"),
+    "flapping": (flapping.run, flapping.CYCLES, "cuts of half a minute"),
+    "halfopen": (halfopen.run, halfopen.DEATHS, "deaths of the line"),
     "mutate": (mutate.run, mutate.INPUTS, "inputs"),
+    "outage": (outage.run, outage.DAYS, "days (also --days)"),
     "reflash": (reflash.run, reflash.HOURS, "hours of telegrams"),
     "restore": (restore.run, restore.HOURS, "hours of telegrams"),
     "sources": (sources.run, 30, "sources taken away"),
@@ -31,7 +44,10 @@ Runs the real platform roughly and counts what became of every telegram.
 
   kills     agents and cloud killed (kill -9) at random points with live traffic
   clocks    two gateways 40 minutes apart hear the same meters
+  flapping  the line is cut for half a minute and healed for as long, again and again
+  halfopen  the line dies without a word; a new one must come within 1.5 keep-alives
   mutate    damaged and made-up frames for the decoders: each answers or refuses, at once
+  outage    no broker for days, 4,000 meters heard meanwhile; then the drain (--profile)
   reflash   an agent's outbox is deleted, once with a backlog in it
   restore   the database is put back; gateways send again
   sources   brokers killed and receivers pulled out beside an agent that hears five at once
@@ -68,14 +84,17 @@ def main() -> int:
     )
     parser.add_argument("name", choices=SOAKS)
     parser.add_argument("--n", type=int, help="; ".join(f"{k}: {v[2]}" for k, v in SOAKS.items()))
+    parser.add_argument("--days", type=int, help="outage: the same as --n")
+    parser.add_argument("--profile", choices=outage.PROFILES, help="outage: of the outbox")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--keep", action="store_true", help="keep its state folder, and say where")
     told = parser.parse_args()
     run, usual, _ = SOAKS[told.name]
+    more = {"profile": told.profile} if told.profile and told.name == "outage" else {}
     folder = scratch()
     began = time.monotonic()
     try:
-        verdict = run(folder, n=told.n or usual, seed=told.seed)
+        verdict = run(folder, n=told.n or told.days or usual, seed=told.seed, **more)
     except SoakFailed as failed:
         print(f"soak {told.name}: {failed}", file=sys.stderr)
         told.keep = True
