@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edge_agent.config import Config
 from edge_agent.keys import GatewayKeys, Given, KeyFileUnusable, held, read_lines
-from edge_agent.keys_sealed import is_sealed, opened, read_sealed
+from edge_agent.keys_sealed import held_by, is_sealed, opened, read_sealed
 from edge_agent.private_key import PrivateKey, PrivateKeyUnusable, read_private_key
 
 
@@ -20,7 +20,12 @@ def open_keys(config: Config) -> GatewayKeys:
     if config.keys is None:
         return GatewayKeys()
     if is_sealed(config.keys):
-        return held(open_file(config), only=config.meters, sealed=True)
+        return held_by(
+            read_sealed(config.keys),
+            gateway=config.gateway,
+            private_key=own_private_key(config),
+            only=config.meters,
+        )
     if config.production:
         raise KeyFileUnusable(
             "keys_not_sealed",

@@ -22,6 +22,7 @@ import fcntl
 import json
 import os
 import stat
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,8 @@ from typing import Any, Final
 from decoders import aes_gcm
 from decoders.aes_gcm import NotAuthentic
 from decoders.value import value
-from edge_agent.keys import Given, KeyFileUnusable, lorawan_keys, lorawan_said
+from edge_agent import keys_content
+from edge_agent.keys import GatewayKeys, Given, KeyFileUnusable
 from edge_agent.private_key import PrivateKey
 
 FORMAT: Final = 1
@@ -75,7 +77,7 @@ def sealed(
     """Return the bytes of a file that opens with any of one or two private keys."""
     assert 0 < len(private_keys) <= MAX_SLOTS
     content_key, nonce = random(aes_gcm.KEY_BYTES), random(aes_gcm.NONCE_BYTES)
-    content = _content(given)
+    content = keys_content.content_of(given)
     header = {
         "aquacis_keys": FORMAT,
         "gateway": gateway,
@@ -110,6 +112,22 @@ def read_sealed(path: Path) -> Sealed:
 
 
 def opened(file: Sealed, *, gateway: str, private_key: PrivateKey) -> Given:
+    """Return all that a file holds. Raises KeyFileUnusable."""
+    content = unsealed(file, gateway=gateway, private_key=private_key)
+    with _tampering():
+        return keys_content.given_in(content)
+
+
+def held_by(
+    file: Sealed, *, gateway: str, private_key: PrivateKey, only: frozenset[str] | None
+) -> GatewayKeys:
+    """Return what an agent holds whose setting `meters` is `only`. Raises KeyFileUnusable."""
+    content = unsealed(file, gateway=gateway, private_key=private_key)
+    with _tampering():
+        return keys_content.held_in(content, only=only)
+
+
+def unsealed(file: Sealed, *, gateway: str, private_key: PrivateKey) -> bytes:
     """Open a file that was read. Raises KeyFileUnusable."""
     if file.gateway != gateway:
         raise KeyFileUnusable(
@@ -123,12 +141,19 @@ def opened(file: Sealed, *, gateway: str, private_key: PrivateKey) -> Given:
             f"the key file opens with private key {' or '.join(file.private_keys)}, and this "
             f"gateway's is {private_key.name}",
         )
-    try:
+    with _tampering():
         wrapping = _wrapping_key(private_key, gateway, bytes.fromhex(slot["salt"]))
         nonce, wrapped = bytes.fromhex(slot["nonce"]), base64.b64decode(slot["wrapped"])
         content_key = aes_gcm.unseal(wrapping, nonce, wrapped, beside=_purpose(gateway))
-        return _given(aes_gcm.unseal(content_key, file.nonce, file.ciphertext, beside=file.beside))
-    except (NotAuthentic, ValueError, KeyError, TypeError, AttributeError):
+        return aes_gcm.unseal(content_key, file.nonce, file.ciphertext, beside=file.beside)
+
+
+@contextmanager
+def _tampering() -> Iterator[None]:
+    """Say so where something does not fit. Raises KeyFileUnusable."""
+    try:
+        yield
+    except (NotAuthentic, ValueError, KeyError, TypeError, AttributeError, struct.error):
         raise KeyFileUnusable(
             "keys_tampered", "the key file was changed after it was sealed, or is damaged"
         ) from None
@@ -232,28 +257,4 @@ def _wrong(slot: dict[str, str]) -> bool:
         set(slot) != {"private_key", "salt", "nonce", "wrapped"}
         or any(not isinstance(said, str) for said in slot.values())
         or len(bytes.fromhex(slot["nonce"])) != aes_gcm.NONCE_BYTES
-    )
-
-
-def _content(given: Given) -> bytes:
-    said = {
-        "assigned": sorted(given.assigned),
-        "meters": {
-            name: {str(version): key.hex() for version, key in keys.items()}
-            for name, keys in given.meters.items()
-        },
-        "lorawan": {name: lorawan_said(keys) for name, keys in given.lorawan.items()},
-    }
-    return json.dumps(said, separators=(",", ":")).encode("utf-8")
-
-
-def _given(content: bytes) -> Given:
-    said = json.loads(content)
-    return Given(
-        assigned=frozenset(said["assigned"]),
-        meters={
-            name: {int(version): bytes.fromhex(key) for version, key in keys.items()}
-            for name, keys in said["meters"].items()
-        },
-        lorawan={name: lorawan_keys(name, keys) for name, keys in said["lorawan"].items()},
     )

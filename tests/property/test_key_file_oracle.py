@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import struct
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -21,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoders import aes_gcm
-from edge_agent.keys import Given
+from edge_agent.keys import Given, LorawanKeys, address_of, held
+from edge_agent.keys_content import content_of, given_in, held_in
 from edge_agent.keys_sealed import sealed
 from edge_agent.private_key import PrivateKeyUnusable, hkdf_sha256, private_key_of
 
@@ -134,8 +136,51 @@ def test_the_file_opens_by_its_description_alone() -> None:
     content = AESGCM(content_key).decrypt(
         bytes.fromhex(said["nonce"]), ciphertext, header + newline
     )
-    assert json.loads(content) == {
-        "assigned": ["KAW-53885758"],
-        "meters": {"KAW-53885758": {"3": KEY.hex()}},
-        "lorawan": {},
-    }
+    address = bytes.fromhex("372c58578853")
+    parts = (address + (3).to_bytes(2, "big") + KEY, address, b"", b"{}")
+    assert content == b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+names = st.builds(
+    lambda letters, serial: f"{letters}-{serial}",
+    st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=3, max_size=3),
+    st.text("0123456789ABCDEF", min_size=8, max_size=8),
+)
+euis = st.text("0123456789ABCDEF", min_size=16, max_size=16)
+keys = st.binary(min_size=16, max_size=16)
+versions = st.dictionaries(st.integers(1, 0xFFFF), keys, min_size=1, max_size=4)
+
+
+@given(
+    meters=st.dictionaries(names, versions, max_size=20),
+    lorawan=st.dictionaries(euis, keys, max_size=5),
+    others=st.frozensets(st.one_of(names, euis), max_size=10),
+)
+def test_what_is_packed_comes_back_and_an_agent_holds_the_same(
+    meters: dict[str, dict[int, bytes]], lorawan: dict[str, bytes], others: frozenset[str]
+) -> None:
+    given = Given(
+        assigned=others | meters.keys() | lorawan.keys(),
+        meters=meters,
+        lorawan={n: LorawanKeys(dev_eui=int(n, 16), app_key=key) for n, key in lorawan.items()},
+    )
+    some = frozenset(sorted(given.assigned)[::2])
+
+    content = content_of(given)
+
+    assert given_in(content) == given
+    for only in (None, some):
+        packed, expected = held_in(content, only=only), held(given, only=only, sealed=True)
+        assert dict(packed.meters) == dict(expected.meters)
+        assert packed.lorawan == expected.lorawan
+        assert packed.said() == expected.said()
+    for name, each in meters.items():
+        found = held_in(content, only=None).meters[address_of(name)]
+        assert found == tuple(each[version] for version in sorted(each, reverse=True))
+        assert address_of(name) in packed.meters or name not in some
+
+
+@given(content=st.binary(max_size=200))
+def test_bytes_that_are_no_content_are_refused(content: bytes) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError, AttributeError, struct.error)):
+        given_in(content + b"\xff")

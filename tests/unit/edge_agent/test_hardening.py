@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -79,6 +80,7 @@ class Running:
                     "gateway": "norte",
                     "broker": "mqtt://127.0.0.1:9",
                     "env": "production",
+                    "local_port": 0,
                     "state": str(self.state),
                     "keys": str(folder / "keys.sealed"),
                     "private_key": str(key_file),
@@ -147,7 +149,11 @@ def test_a_working_agent_shows_no_key_anywhere_that_can_be_looked_at(running: Ru
     for name in ("cmdline", "environ", "status", "limits", "maps"):
         assert_no_key((process / name).read_bytes(), f"/proc/PID/{name}")
     assert_no_key(running.inspected(), "inspect")
-    assert_no_key(running.inspected("--json"), "inspect --json")
+    assert_no_key(running.inspected("--json", "--tables"), "inspect --json --tables")
+    url = running.wait_for("local_page")["url"]
+    for path in ("", "metrics"):
+        with urlopen(url + path, timeout=5) as answer:
+            assert_no_key(answer.read(), f"/{path}")
     assert running.stop() == 0
     assert_no_key(running.stderr.read_bytes(), "the log")
     for left in (*running.state.rglob("*"), running.folder / "keys.sealed"):
