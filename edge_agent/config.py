@@ -18,7 +18,7 @@
  "profile": "full" | "lean",                 how much disk, for how long (1 GiB and 30 days, or
                                              64 MiB and 9 days); absent: lean on 32-bit machines
  "outbox": {"bytes": …, "days": …},          other than the profile says, see Limit
- "pace": {…}, "leaks": {…},                  see Pace, leaks.Limits
+ "pace": {…}, "leaks": {…},                  see Pace, leaks_limits
  "local_port": 8090,                         page and /metrics on loopback; 0: any; absent: none
  "sources": [{"kind": "chirpstack", "application": "<uuid>", "gateway_eui": "…",
               "broker": …, "user": …, "password": …},            absent: the broker above
@@ -39,7 +39,7 @@ from typing import Any, Final, TypeVar
 
 from decoders.uplink import MAX_GATEWAY_CHARACTERS
 from decoders.value import value
-from edge_agent import leaks
+from edge_agent.leaks_limits import Thresholds, thresholds_of
 from edge_agent.mqtt import Broker
 from edge_agent.outbox_file import LEAST_BYTES, PROFILES, Limit
 from edge_agent.protocol import Pace
@@ -82,7 +82,7 @@ class Config:
     profile: str
     limit: Limit
     pace: Pace
-    limits: leaks.Limits
+    thresholds: Thresholds
     sources: tuple[SourceConfig, ...]
 
     def printable(self) -> dict[str, object]:
@@ -157,7 +157,7 @@ def _config(said: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
         profile=profile,
         limit=_limit(said, profile),
         pace=_settings(Pace, said, "pace"),
-        limits=_settings(leaks.Limits, said, "leaks"),
+        thresholds=thresholds_of(said.get("leaks") or {}),
         sources=sources,
     )
 

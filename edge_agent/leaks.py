@@ -46,6 +46,7 @@ __all__ = [
     "DEFAULT_LIMITS",
     "HOUR_US",
     "MINUTE_US",
+    "NEVER_LATE",
     "NOWHERE",
     "Finding",
     "Flow",
@@ -53,6 +54,7 @@ __all__ = [
     "Point",
     "episode_id",
     "feed",
+    "last_at",
     "pack",
     "unpack",
 ]
@@ -250,6 +252,8 @@ def _ended(mind: Memory, flow: Flow, point: Point) -> tuple[tuple[Kind, bool], .
 # version, five points, alarms, how many points of the burst window; then those, then the memory
 _LAYOUT: Final = struct.Struct("<B10qBB")
 _POINT: Final = struct.Struct("<qq")
+_AT: Final = struct.Struct("<q")
+NEVER_LATE: Final = (1 << 63) - 1  # no instant is later
 _VERSION: Final = 3
 
 
@@ -282,6 +286,13 @@ def unpack(packed: bytes, limits: Limits = DEFAULT_LIMITS) -> Flow | None:
         alarms=alarms,
         memory=packed[end:],
     )
+
+
+def last_at(packed: bytes, place: int) -> int:
+    """Return the instant of the newest sample of the checkpoint that begins at `place`, µs."""
+    if len(packed) < place + _LAYOUT.size or packed[place] != _VERSION:
+        return NEVER_LATE
+    return int(_AT.unpack_from(packed, place + 1)[0])
 
 
 def _upgraded(packed: bytes, limits: Limits) -> Flow | None:

@@ -43,8 +43,9 @@ KINDS: Final[tuple[Kind, ...]] = (
 )
 
 # What one and the same water may have been called before: who was told of that is told nothing
-# new. Continuous flow is always news after the two weaker kinds.
+# new. Continuous flow is news after a weaker kind if it is much more, or lasts.
 SAME_WATER: Final[Mapping[Kind, tuple[Kind, ...]]] = {
+    CONTINUOUS: (INTERMITTENT, RAMP),
     RAMP: (CONTINUOUS, INTERMITTENT),
     INTERMITTENT: (CONTINUOUS, RAMP),
 }
@@ -94,8 +95,10 @@ class Finding:
 class Episode:
     """What is remembered of the newest episode of one kind.
 
-    told_at    when somebody was last told of this kind of trouble; 0 = nobody was of this one
+    told_at    when somebody was last told of this kind of trouble, in an earlier episode or this
     told_lph   … at which rate
+    is_told    somebody was told of this episode
+    is_again   the same trouble back, soon after somebody was told of it
     tier       continuous flow: place of the tier that opened it
     """
 
@@ -108,6 +111,7 @@ class Episode:
     told_at: int = 0
     told_lph: int = 0
     is_told: bool = False
+    is_again: bool = False
     tier: int = 0
 
 
@@ -137,13 +141,12 @@ def seen(episodes: Episodes, meter: str, what: Seen, limits: Limits) -> tuple[Fi
     """Open or go on with an episode in `episodes`; return what is to be said of it."""
     before = episodes.get(what.kind)
     if before is None or not before.is_open:
-        return _opened(episodes, meter, what, before, limits)
-    level = max(before.level, what.level)
+        before = _opened(what, before, limits)
+        level = what.level
+    else:
+        level = max(before.level, what.level)
     now = replace(before, seen_at=what.at, level=level, rate_lph=what.rate_lph)
-    waited_us = what.at - max(before.told_at if before.is_told else 0, before.started_at)
-    grown = what.rate_lph > limits.grown_factor * before.told_lph > 0
-    days = limits.grown_days if grown else limits.remind_days
-    told = waited_us >= days * DAY_US and not _known_water(episodes, what, limits)
+    told = _is_due(now, what, limits) and not _known_water(episodes, what, limits)
     if told:
         now = replace(now, told_at=what.at, told_lph=what.rate_lph, is_told=True)
     episodes[what.kind] = now
@@ -152,40 +155,60 @@ def seen(episodes: Episodes, meter: str, what: Seen, limits: Limits) -> tuple[Fi
     return ()
 
 
-def _opened(
-    episodes: Episodes, meter: str, what: Seen, before: Episode | None, limits: Limits
-) -> tuple[Finding, ...]:
-    told = not _known_water(episodes, what, limits)
+def _opened(what: Seen, before: Episode | None, limits: Limits) -> Episode:
+    """Return a new episode that nobody was told of yet, with what was told of the one before."""
     told_at, told_lph = (0, 0) if before is None else (before.told_at, before.told_lph)
-    if before is not None and told_at:
-        days = limits.habit_days if what.kind in HABITS else limits.again_days
-        again = what.at - before.seen_at < days * DAY_US
-        grown = what.rate_lph > limits.grown_factor * told_lph > 0
-        told = told and (grown or not again)
-    now = Episode(
+    days = limits.habit_days if what.kind in HABITS else limits.again_days
+    return Episode(
         kind=what.kind,
         is_open=True,
         started_at=what.started_at,
         seen_at=what.at,
         level=what.level,
-        rate_lph=what.rate_lph,
-        told_at=what.at if told else told_at,
-        told_lph=what.rate_lph if told else told_lph,
-        is_told=told,
+        told_at=told_at,
+        told_lph=told_lph,
+        is_again=before is not None and told_at > 0 and what.at - before.seen_at < days * DAY_US,
         tier=what.tier,
     )
-    episodes[what.kind] = now
-    return (finding(meter, now, what, notify=True),) if told else ()
+
+
+def _is_due(episode: Episode, what: Seen, limits: Limits) -> bool:
+    """Say whether the policy wants somebody to be told now."""
+    grown = what.rate_lph > limits.grown_factor * episode.told_lph > 0
+    if episode.is_told:
+        days = limits.grown_days if grown else limits.remind_days
+        return what.at - episode.told_at >= days * DAY_US
+    if not episode.is_again:
+        return True
+    as_large = what.rate_lph * limits.grown_factor >= episode.told_lph
+    lasts = as_large and episode.level >= limits.again_level_h
+    return grown or lasts or what.at - episode.started_at >= limits.remind_days * DAY_US
 
 
 def _known_water(episodes: Episodes, what: Seen, limits: Limits) -> bool:
     """Say whether somebody was told of this water already, by another name."""
-    if what.kind == CONTINUOUS:
-        burst = episodes.get(BURST)
-        return burst is not None and burst.is_told and burst.told_at >= what.started_at
+    burst = episodes.get(BURST)
+    if what.kind == CONTINUOUS and burst is not None and burst.told_at:
+        same = burst.is_told and burst.told_at >= what.started_at
+        usual = what.rate_lph <= limits.grown_factor * burst.told_lph
+        lately = what.at - burst.seen_at < limits.habit_days * DAY_US
+        if same or (usual and lately and what.level < limits.habit_level_h):
+            return True
+    flowing = episodes.get(CONTINUOUS)
+    if what.kind == BURST and flowing is not None and flowing.is_open and flowing.is_told:
+        return what.rate_lph <= limits.grown_factor * flowing.told_lph
     recent = what.at - limits.again_days * DAY_US
-    others = [episodes[kind] for kind in SAME_WATER.get(what.kind, ()) if kind in episodes]
-    return any(other.told_at and other.seen_at > recent for other in others)
+    for kind in SAME_WATER.get(what.kind, ()):
+        other = episodes.get(kind)
+        if other is None or not other.told_at or other.seen_at <= recent:
+            continue
+        weaker = what.kind == CONTINUOUS
+        if not weaker or (
+            what.rate_lph <= limits.grown_factor * other.told_lph
+            and what.level < limits.known_level_h
+        ):
+            return True
+    return False
 
 
 def over(
@@ -231,7 +254,7 @@ def finding(meter: str, episode: Episode, what: Seen, *, notify: bool) -> Findin
 
 # kind, flags, tier, level, rate_lph, told_lph, started_at, seen_at, told_at
 _EPISODE: Final = struct.Struct("<BBBBIIqqq")
-_OPEN, _TOLD = 1, 2
+_OPEN, _TOLD, _AGAIN = 1, 2, 4
 
 
 def pack(episodes: Episodes) -> bytes:
@@ -239,13 +262,17 @@ def pack(episodes: Episodes) -> bytes:
     return b"".join(
         [
             _EPISODE.pack(
-                *(KINDS.index(e.kind), _OPEN * e.is_open | _TOLD * e.is_told, e.tier, e.level),
+                *(KINDS.index(e.kind), _flags(e), e.tier, e.level),
                 *(min(e.rate_lph, 0xFFFFFFFF), min(e.told_lph, 0xFFFFFFFF)),
                 *(e.started_at, e.seen_at, e.told_at),
             )
             for e in episodes.values()
         ]
     )
+
+
+def _flags(episode: Episode) -> int:
+    return _OPEN * episode.is_open | _TOLD * episode.is_told | _AGAIN * episode.is_again
 
 
 def unpack(packed: bytes) -> Episodes:
@@ -265,6 +292,7 @@ def unpack(packed: bytes) -> Episodes:
             told_at=told,
             told_lph=told_lph,
             is_told=bool(flags & _TOLD),
+            is_again=bool(flags & _AGAIN),
             tier=tier,
         )
     return episodes

@@ -150,7 +150,10 @@ def _patterns(mind: Memory, meter: str, at: int, limits: Limits) -> Found:
             started = at - days * DAY_US
             if episode is not None and episode.is_open:
                 started = episode.started_at
-            what = Seen(kind=kind, at=at, started_at=started, rate_lph=rate_lph)
+            litres = rate_lph * (at - started) // HOUR_US
+            if kind == INTERMITTENT:
+                litres = litres * limits.folded_hours // leaks_hours.DAY_H
+            what = Seen(kind=kind, at=at, started_at=started, rate_lph=rate_lph, litres=litres)
             found += seen(mind.episodes, meter, what, limits)
         elif episode is not None and at - episode.seen_at >= PATTERN_OVER_US:
             found += over(mind.episodes, meter, kind, at)

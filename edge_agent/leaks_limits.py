@@ -12,7 +12,7 @@ for 30 min); Sensus iPERL+ (tiers of 24/48/72 h); Badger BEACON (3.8 l/h for 24 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import field, fields, replace
 from typing import Any, Final
 
 from decoders.value import value
@@ -62,7 +62,7 @@ class Limits:
     # Burst.
     burst_lph: float = 750.0  # 30 % of Q3, mean of …
     burst_window_us: int = 30 * MINUTE_US
-    long_burst_lph: float = 500.0  # 20 % of Q3 in each of …
+    long_burst_lph: float = 600.0  # more than a garden hose, in each of …
     long_burst_hours: int = 2
 
     # Intermittent: a toilet that runs some hours of most days.
@@ -81,13 +81,18 @@ class Limits:
     backflow_l: int = 20
     backflow_lph: float = 500.0
 
-    silent_us: int = 14 * DAY_US  # of a meter that spoke before
+    # Silence, of a meter that spoke in so many of its last 168 hours.
+    silent_us: int = 14 * DAY_US
+    spoken_hours: int = 120
 
     plausible_lph: float = 5000.0  # 2 × Q3; faster is a wrong value, not water
     slack_us: int = 10 * MINUTE_US  # "hourly" reads come up to minutes early
 
     # Who is told again, and when.
-    again_days: int = 30  # the same trouble back after less than this is no news …
+    again_days: int = 60  # the same trouble back after less than this is no news …
+    again_level_h: int = 168  # … unless it flows for so long at no less than 1/grown_factor
+    known_level_h: int = 72  # continuous flow that was told of as a weaker kind: news after this
+    habit_level_h: int = 24  # … and where bursts are a habit (a pool takes half a day)
     habit_days: int = 365  # … for bursts, backflow and silence: some houses fill a pool each May
     grown_factor: float = 2.0  # unless it is so many times as large
     grown_days: int = 7  # … and an open episode was told so long ago
@@ -121,6 +126,43 @@ CLASSES: Final[Mapping[str, Limits]] = {
         plausible_lph=32_000.0,
     ),
 }
+
+
+@value
+class Thresholds:
+    """Which limits a meter has: its class's, else a household's."""
+
+    household: Limits = DEFAULT_LIMITS
+    of_meters: Mapping[str, Limits] = field(default_factory=dict)  # by natural id
+
+    def of(self, meter: str) -> Limits:
+        return self.of_meters.get(meter, self.household) if self.of_meters else self.household
+
+
+def thresholds_of(said: Mapping[str, Any]) -> Thresholds:
+    """Read the settings' section `leaks`. Raises LimitsRefused.
+
+    {"continuous": [[10, 24], …], …,              thresholds of households
+     "classes": {"shared": {"burst_lph": 4000}},  … of other classes, where they are not CLASSES'
+     "meters": {"KAW-53885758": "shared"}}        who is of another class
+    """
+    own = {name: given for name, given in said.items() if name not in {"classes", "meters"}}
+    classes: dict[str, Limits] = dict(CLASSES)
+    classes["household"] = limits_of(own)
+    changed, members = said.get("classes") or {}, said.get("meters") or {}
+    if not isinstance(changed, dict) or not isinstance(members, dict):
+        raise LimitsRefused("leaks: classes and meters are expected to be objects")
+    for name, given in changed.items():
+        if not isinstance(given, dict):
+            raise LimitsRefused(f"leaks: classes: {name} is expected to be an object")
+        classes[name] = limits_of(given, classes.get(name, classes["household"]))
+    for meter, name in members.items():
+        if name not in classes:
+            raise LimitsRefused(f"leaks: meters: {meter} is of no known class: {name!r}")
+    return Thresholds(
+        household=classes["household"],
+        of_meters={meter.upper(): classes[name] for meter, name in members.items()},
+    )
 
 
 def limits_of(said: Mapping[str, Any], base: Limits = DEFAULT_LIMITS) -> Limits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from edge_agent import leaks_memory
+from edge_agent import leaks_hours, leaks_memory
 from edge_agent.leaks import Flow, Found
 from edge_agent.leaks_episodes import ALARMS, SILENT, Kind, Seen, alarm_bit, over, seen
 from edge_agent.leaks_limits import DEFAULT_LIMITS, Limits
@@ -38,12 +38,16 @@ def alarmed(
 
 
 def silent(flow: Flow, meter: str, now: int, limits: Limits = DEFAULT_LIMITS) -> tuple[Flow, Found]:
-    """Say that a meter has said nothing for too long; its next complete interval ends that."""
+    """Say that a meter that used to speak has said nothing for too long.
+
+    Its next complete interval ends that.
+    """
     if now - flow.last[0] < limits.silent_us:
         return flow, ()
     mind = leaks_memory.unpack(flow.memory, limits)
     before = mind.episodes.get(SILENT)
-    if before is not None and before.is_open:
+    spoken = leaks_hours.HOURS - mind.hours.count(leaks_hours.UNKNOWN)
+    if spoken < limits.spoken_hours or (before is not None and before.is_open):
         return flow, ()
     what = Seen(kind=SILENT, at=now, started_at=flow.last[0], litres=0)
     found = seen(mind.episodes, meter, what, limits)

@@ -17,15 +17,13 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Final
 
-import cbor2
-
 from decoders.decode import decode_lorawan
 from decoders.errors import DecodeError, KeyMissing
 from decoders.ids import WIRE_BYTES, MeterId, dev_eui_text
 from decoders.reading import Integrity, Telegram
 from decoders.uplink import MAX_PAYLOAD_BYTES, RowFlag, RowKind
 from decoders.value import value
-from edge_agent import cloud_clock, leaks
+from edge_agent import cloud_clock, leaks, leaks_feeding
 from edge_agent.caps import Caps, report
 from edge_agent.cloud_clock import UNKNOWN, CloudClock
 from edge_agent.inputs import (
@@ -39,6 +37,7 @@ from edge_agent.inputs import (
     Store,
 )
 from edge_agent.layouts import Layouts
+from edge_agent.leaks_limits import Thresholds
 from edge_agent.masking import without_keys
 from edge_agent.memory import NEW_METER, Meter, Meters, with_flow
 from edge_agent.outbox import Draft
@@ -81,7 +80,7 @@ class Policy:
     only: frozenset[str] | None = None
     offset_us: int = -6 * HOUR_US  # Mexico City, standard time all year
     offsets_us: Mapping[str, int] | None = None
-    limits: leaks.Limits = leaks.DEFAULT_LIMITS
+    thresholds: Thresholds = field(default_factory=Thresholds)
 
 
 @dataclass
@@ -96,6 +95,7 @@ class State:
     caps: Caps = field(default_factory=Caps)
     strangers: dict[bytes, int] = field(default_factory=dict)
     figures: dict[str, int] = field(default_factory=dict)
+    looked: tuple[int, int] = (-1, 0)  # for silent meters: in which hour, after how many frames
 
 
 def heard(state: State, frame: Heard, now: Now) -> tuple[State, tuple[Effect, ...]]:
@@ -149,7 +149,22 @@ def ticked(state: State, now: Now) -> tuple[State, tuple[Effect, ...]]:
     """Report what the caps of past hours held back; look for an unknown layout."""
     state.layouts.search_when_due(now_s=now.wall_s)
     rows = state.caps.reports(now.at)
-    return state, (_stored(state, rows),) if rows else ()
+    silent = _silent(state, now)
+    return state, (_stored(state, rows), *silent) if rows else silent
+
+
+def _silent(state: State, now: Now) -> tuple[Effect, ...]:
+    """Look once an hour for meters that say nothing, if others do say something."""
+    hour, frames = now.at // HOUR_US, state.figures.get("heard", 0)
+    if hour == state.looked[0]:
+        return ()
+    hears, state.looked = frames > state.looked[1], (hour, frames)
+    if not hears:
+        return ()
+    who = state.policy.thresholds
+    names, found = leaks_feeding.silences(state.meters, who.of_meters, who.household, now.at)
+    rows = tuple(leaks_feeding.rows_of(found, now.at))
+    return (_stored(state, rows, remember=names),) if names else ()
 
 
 def stopping(state: State, now: Now) -> tuple[State, tuple[Effect, ...]]:
@@ -180,14 +195,13 @@ def _wmbus(state: State, frame: Heard, now: Now) -> tuple[Effect, ...]:
     name = telegram.natural_id
     before = state.meters.get(name, NEW_METER)
     meter, flags, wanted = _judged(before, telegram, frame.heard_at, state.clock)
-    found: tuple[leaks.Finding, ...] = ()
-    if telegram.register_l is not None:
-        point = (frame.heard_at, telegram.register_l)
-        flow, found = leaks.feed(meter.flow, name, point, state.policy.limits)
+    limits = state.policy.thresholds.of(name)
+    flow, found = leaks_feeding.told_by_wmbus(meter.flow, telegram, frame.heard_at, limits)
+    if flow is not None:
         meter = with_flow(meter, flow)
     effects = _remembered(state, name, meter)
     rows = [_draft(frame, flags)] if wanted or layouts else []
-    rows += [_anomaly(finding, frame) for finding in found]
+    rows += leaks_feeding.rows_of(found, frame.heard_at)
     if not rows:
         return effects
     return (*effects, _stored(state, tuple(rows), remember=(name,), layouts=layouts))
@@ -265,7 +279,11 @@ def _lorawan(state: State, frame: Heard, now: Now) -> tuple[Effect, ...]:
     info_code = meter.info_code if telegram.info_code is None else telegram.info_code
     if meter.info_code not in {-1, info_code}:
         flags = int(RowFlag.INFO_CHANGE)
-    flow, found, fed = _profile(state, name, meter, telegram, frame)
+    policy = state.policy
+    offset_us = (policy.offsets_us or {}).get(name, policy.offset_us)
+    flow, found, fed = leaks_feeding.told_by_profile(
+        meter, telegram, frame, offset_us, policy.thresholds.of(name)
+    )
     meter = Meter(
         info_code=info_code,
         counter=frame.counter if fed else meter.counter,
@@ -273,7 +291,7 @@ def _lorawan(state: State, frame: Heard, now: Now) -> tuple[Effect, ...]:
         flow=flow,
     )
     rows = [_draft(frame, flags)]
-    rows += [_anomaly(finding, frame) for finding in found]
+    rows += leaks_feeding.rows_of(found, frame.heard_at)
     effects = _remembered(state, name, meter)
     return (*effects, _stored(state, tuple(rows), remember=(name,)))
 
@@ -282,57 +300,6 @@ def _uplink_name(frame: Heard) -> int:
     """Return 64 bits that tell an uplink from any other: as a number, a third of its own memory."""
     who = _UPLINK.pack(frame.radio, frame.session, frame.counter)
     return int.from_bytes(blake2b(who + frame.frame, digest_size=8).digest(), "big")
-
-
-def _profile(
-    state: State, name: str, meter: Meter, telegram: Telegram, frame: Heard
-) -> tuple[leaks.Flow | None, tuple[leaks.Finding, ...], bool]:
-    """Feed the rules the part of a profile that they have not seen, oldest first, in UTC.
-
-    An uplink that came late has nothing new. One that is newer by its counter, but whose meter
-    says an earlier hour than before, comes from a meter whose clock was set: evidence restarts.
-    """
-    flow = meter.flow
-    if not telegram.series:
-        return flow, (), False
-    offsets = state.policy.offsets_us
-    offset_us = state.policy.offset_us
-    if offsets:
-        offset_us = offsets.get(name, offset_us)
-    seen_at = flow.last[0] if flow is not None else -(1 << 62)
-    fresh: list[leaks.Point] = []
-    for local_us, litres in telegram.series:
-        at = local_us - offset_us
-        if at <= seen_at:
-            break
-        fresh.append((at, litres))
-    if not fresh:
-        later = frame.session == meter.session and frame.counter > meter.counter
-        newest_at = telegram.series[0][0] - offset_us
-        if not later or seen_at - newest_at <= state.policy.limits.gap_us:
-            return flow, (), False
-        fresh = [(newest_at, telegram.series[0][1])]
-    found: tuple[leaks.Finding, ...] = ()
-    for point in reversed(fresh):
-        flow, more = leaks.feed(flow, name, point, state.policy.limits)
-        found += more
-    return flow, found, True
-
-
-def _anomaly(finding: leaks.Finding, frame: Heard) -> Draft:
-    said = {
-        "kind": finding.kind,
-        "meter": finding.meter,
-        "episode": finding.episode,
-        "level": finding.level,
-        "started_at": finding.started_at,
-        "detected_at": frame.heard_at,
-        "ended_at": finding.ended_at,
-        "rate_lph": finding.rate_lph,
-        "litres": finding.litres,
-        "state": finding.state,
-    }
-    return Draft(heard_at=frame.heard_at, kind=RowKind.ANOMALY, payload=cbor2.dumps(said))
 
 
 def _stranger(state: State, frame: Heard, error: KeyMissing, now: Now) -> tuple[Effect, ...]:

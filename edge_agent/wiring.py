@@ -86,29 +86,14 @@ def agent_of(
     clock = clock_of(config)
     keys = open_keys(config) if with_sources else GatewayKeys()  # to drain, nothing is opened
     log("keys", **keys.said())
-    policy = reduction.Policy(
-        keys=keys.meters,
-        only=config.meters,
-        offset_us=config.meter_offset_us,
-        offsets_us=config.meter_offsets_us,
-        limits=config.limits,
-    )
     lock = locked(config.state)
     try:
         outbox = open_outbox(config, clock, log)
-        memory = recovered(outbox, policy)
+        memory = recovered(outbox, _policy(config, keys))
         handed = handover(config, keys, of_sources(outbox))
     except BaseException:
         lock.close()
         raise
-    link = protocol.Link(
-        stream=outbox.stream,
-        first=outbox.first,
-        head=outbox.head,
-        opened=outbox.head,
-        acked=outbox.acked,
-        sent=outbox.acked,
-    )
     inbox = Inbox()
     configured = config.sources if with_sources and instead is None else ()
     sources: tuple[Source, ...] = tuple(
@@ -119,7 +104,7 @@ def agent_of(
         sources = (instead(inbox, clock),)
     return Agent(
         gateway=config.gateway,
-        state=core.State(reduction=memory, link=link, pace=config.pace),
+        state=core.State(reduction=memory, link=_link(outbox), pace=config.pace),
         outbox=outbox,
         link=CloudLink(
             broker=config.broker, gateway=config.gateway, inbox=inbox, clock=clock, log=log
@@ -130,4 +115,25 @@ def agent_of(
         clock=clock,
         log=log,
         lock=lock,
+    )
+
+
+def _policy(config: Config, keys: GatewayKeys) -> reduction.Policy:
+    return reduction.Policy(
+        keys=keys.meters,
+        only=config.meters,
+        offset_us=config.meter_offset_us,
+        offsets_us=config.meter_offsets_us,
+        thresholds=config.thresholds,
+    )
+
+
+def _link(outbox: Outbox) -> protocol.Link:
+    return protocol.Link(
+        stream=outbox.stream,
+        first=outbox.first,
+        head=outbox.head,
+        opened=outbox.head,
+        acked=outbox.acked,
+        sent=outbox.acked,
     )

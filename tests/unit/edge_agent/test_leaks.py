@@ -139,14 +139,14 @@ def test_a_burst_opens_after_an_hour_above_what_a_house_draws_and_closes_below()
 
 
 def test_a_lesser_burst_takes_two_hours() -> None:
-    assert found_in(points([20, 600, 10, 600, 10])) == []
-    found = found_in(points([20, 600, 600, 10]))
+    assert found_in(points([20, 700, 10, 700, 10])) == []
+    found = found_in(points([20, 700, 700, 10]))
 
     assert [(f.state, (f.ended_at - MONDAY) // HOUR_US) for f in found] == [
         ("open", 3),
         ("closed", 4),
     ]
-    assert 560 <= found[0].rate_lph <= 600
+    assert 650 <= found[0].rate_lph <= 700
 
 
 def test_a_burst_needs_half_an_hour_of_it() -> None:

@@ -14,6 +14,7 @@ import pytest
 from edge_agent.clock import FileClock, SystemClock, clock_from
 from edge_agent.config import read_config
 from edge_agent.keys import KeyFileUnusable, address_of, read_keys
+from edge_agent.leaks_limits import CLASSES, DEFAULT_LIMITS, Tier
 from edge_agent.mqtt import broker_at
 from edge_agent.settings_text import ConfigError
 from edge_agent.source_configs import (
@@ -45,7 +46,7 @@ def test_the_shortest_settings_have_defaults(tmp_path: Path) -> None:
     assert (config.broker.user, config.broker.port, config.broker.tls) == ("norte", 1883, False)
     assert config.meter_offset_us == -6 * 3600 * 1_000_000
     assert config.clock == "file:/c.json"
-    assert config.limits.continuous_lph == 2.5
+    assert config.thresholds.of("KAW-53885758") == DEFAULT_LIMITS
     assert config.sources == ()
 
 
@@ -62,7 +63,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         profile="lean",
         outbox={"rows": 10},
         pace={"batch_rows": 5},
-        leaks={"levels_h": [12, 24], "continuous_lph": 10},
+        leaks={"continuous": [[20, 24]], "burst_lph": 900, "meters": {"kaw-00000001": "shared"}},
         sources=[
             {"kind": "lines", "path": "-"},
             {"kind": "chirpstack", "application": "a", "broker": "mqtts://cs.example"},
@@ -81,7 +82,8 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     assert config.meters == frozenset({"KAW-53885758", "0013EA0001020304"})
     assert config.meter_offsets_us == {"0013EA0001020304": -25_200_000_000}
     assert config.clock_offset_us == 2_400_000_000
-    assert config.limits.levels_h == (12, 24)
+    assert config.thresholds.of("KAW-00000002").continuous == (Tier(lph=20, hours=24),)
+    assert config.thresholds.of("KAW-00000001") == CLASSES["shared"]
     assert (config.profile, config.limit.bytes, config.limit.days) == ("lean", 64 << 20, 9)
     assert (config.limit.rows, config.pace.batch_rows, config.clock) == (10, 5, "system")
 
