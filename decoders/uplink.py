@@ -39,6 +39,7 @@ from typing import Any
 
 import cbor2
 
+from decoders import cbor
 from decoders.uplink_fields import (
     Malformed,
     Oversized,
@@ -273,7 +274,7 @@ def decode_ack(message: bytes) -> Ack:
 def claimed_stream(message: bytes) -> bytes | None:
     """Return the stream a message that could not be read claims to be of, where it says so."""
     try:
-        fields = cbor2.loads(message[:MAX_MESSAGE_BYTES])
+        fields = cbor.loads(message[:MAX_MESSAGE_BYTES])
         stream = fields["stream"]
     except Exception:  # cbor2 leaks TypeError, RecursionError, decimal errors on damaged input
         return None
@@ -284,7 +285,7 @@ def _checked_map(message: bytes) -> dict[str, Any]:
     if len(message) > MAX_MESSAGE_BYTES:
         raise Oversized(f"{len(message)} bytes, at most {MAX_MESSAGE_BYTES} are read")
     try:
-        fields = cbor2.loads(message)
+        fields = cbor.loads(message)
     except Exception as error:  # as in claimed_stream
         raise Malformed(f"not CBOR: {type(error).__name__}: {error}") from None
     if not isinstance(fields, dict):

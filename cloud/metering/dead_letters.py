@@ -16,6 +16,7 @@ from cloud.kernel.blobs import BlobStore
 from cloud.kernel.clock import to_us
 from cloud.metering.model import Gateway
 from cloud.metering.store import storable
+from decoders import cbor
 from decoders.uplink import MAX_MESSAGE_BYTES, Row, RowFlag, RowKind
 from decoders.value import value
 
@@ -216,7 +217,7 @@ def digest_of(message: bytes) -> bytes:
     said = message
     if len(message) <= MAX_MESSAGE_BYTES:
         with suppress(Exception):  # cbor2 leaks TypeError, RecursionError, … on damaged input
-            fields = cbor2.loads(message)
+            fields = cbor.loads(message)
             lasting = {name: told for name, told in fields.items() if name not in _OF_THE_MOMENT}
             said = cbor2.dumps(lasting)
     return hashlib.sha256(said).digest()

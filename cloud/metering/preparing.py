@@ -10,7 +10,6 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-import cbor2
 import numpy as np
 
 from cloud.metering import alerts, rules
@@ -31,6 +30,7 @@ from cloud.metering.model import (
 from cloud.metering.registry import NOBODY, Meter
 from cloud.metering.reports import BadInput, Report, report_of
 from cloud.metering.store import Receptions
+from decoders import cbor
 from decoders.batch import NO_INSTANT
 from decoders.batch import Columns as Decoded
 from decoders.uplink import Row, RowFlag, RowKind, Rows
@@ -356,6 +356,6 @@ def _unread(rows: Rows, up: Uplinked, index: int, bad: BadInput) -> RejectedRow:
 def _payload(rows: Rows, up: Uplinked, index: int) -> Any:  # noqa: ANN401  any CBOR
     start = int(up.start[index])
     try:
-        return cbor2.loads(rows.payload[start : start + int(up.length[index])])
+        return cbor.loads(rows.payload[start : start + int(up.length[index])])
     except Exception as error:  # cbor2 leaks TypeError, RecursionError, … on damaged input
         raise ValueError(f"not CBOR: {type(error).__name__}") from None
