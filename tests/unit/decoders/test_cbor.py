@@ -21,8 +21,6 @@ DAMAGED = {
 }
 TIMES = 500
 KEPT_BYTES = 20_000  # the interpreter's own; the C decoder keeps twenty times as much
-    20_000  # what interpreters keep for themselves; the C decoder keeps twenty times as much
-)
 
 
 @pytest.mark.parametrize("damaged", DAMAGED.values(), ids=DAMAGED.keys())
