@@ -83,7 +83,7 @@ class Outbox:
         self._path = path
         self._ticks_us = ticks_us or (lambda: 0)
         self._room = Room()  # given up for commits that failed nevertheless
-        self._db = connect(path)
+        self.connection = self._db = connect(path)
         try:
             prepare(self._db, self._limit)
             self._make(new_stream, now_us)

@@ -28,7 +28,7 @@ from decoders.uplink import RowKind
 from edge_agent import outbox_gone, outbox_progress
 from edge_agent.outbox import Draft, Outbox, OutboxUnusable
 from edge_agent.outbox_copy import Copied, copied, moved, siblings, synced
-from edge_agent.outbox_file import PAGE_BYTES, SCHEMA_VERSION, Limit, is_full
+from edge_agent.outbox_file import PAGE_BYTES, SCHEMA_VERSION, Connection, Limit, is_full
 from edge_agent.outbox_pages import SELECT, page_of
 from edge_agent.outbox_rows import RowDamaged, seal, unpack_row
 from edge_agent.outbox_source import Source
@@ -118,6 +118,16 @@ def _put_right(
     _bound(path.parent / QUARANTINE, limit.bytes, log)
 
 
+def damage_in(connection: Connection) -> str | None:
+    """Return which of our own checksums differs in an open file, however long that takes."""
+    try:
+        _check_small_tables(connection)
+        _check_rows(connection, lambda: False)
+    except (Damaged, RowDamaged) as error:
+        return str(error)
+    return None
+
+
 def _damage_in(connection: sqlite3.Connection, until_s: float | None) -> str | None:
     def is_late() -> bool:
         return until_s is not None and time.monotonic() > until_s
@@ -143,7 +153,7 @@ def _damage_in(connection: sqlite3.Connection, until_s: float | None) -> str | N
     return None
 
 
-def _check_small_tables(connection: sqlite3.Connection) -> None:
+def _check_small_tables(connection: Connection) -> None:
     """Raises Damaged."""
     sealed = {
         "stream": outbox_progress.SELECT,
@@ -162,7 +172,7 @@ def _check_small_tables(connection: sqlite3.Connection) -> None:
             raise Damaged(f"{table}: empty")
 
 
-def _check_rows(connection: sqlite3.Connection, is_late: Callable[[], bool]) -> None:
+def _check_rows(connection: Connection, is_late: Callable[[], bool]) -> None:
     """Raises RowDamaged."""
     for seq, body in connection.execute("SELECT seq, body FROM fresh"):
         unpack_row(seq, body)
@@ -179,7 +189,7 @@ def _upgrade(
     path: Path, *, new_stream: Callable[[], bytes], now_us: int, limit: Limit, log: Log
 ) -> None:
     """Copy a file of version 1 into one of the present version."""
-    source = Source(path)
+    source = Source(path, may_write=True)
     try:
         if source.version != 1:
             return
@@ -232,26 +242,25 @@ def _salvage(
         said.update(rows=done.rows, lost=done.missing)
         return Draft(heard_at=now_us, kind=RowKind.REPORT, payload=cbor2.dumps(said))
 
-    hidden = commits_behind_damage(aside)
-    source = Source(aside)
     patched = None
     try:
-        if hidden or not source.is_readable:
+        if commits_behind_damage(aside):
+            patched = path.with_name(f"{path.name}.patched")
+            summed_anew(aside, patched)
+        source = Source(patched or aside)
+        if not source.is_readable:
             source.close()
             patched = path.with_name(f"{path.name}.patched")
-            if hidden:
-                summed_anew(aside, patched)
-            else:
-                _put_first_page(aside, patched, limit)
+            _put_first_page(aside, patched, limit)
             source = Source(patched)
         done = copied(
             source, path, limit=limit, new_stream=new_stream, now_us=now_us, report=report
         )
-    finally:
         source.close()
-        if patched is not None:
-            for left in (patched, *siblings(patched)):
-                left.unlink(missing_ok=True)
+    finally:
+        left_over = (patched, *siblings(patched)) if patched is not None else ()
+        for left in (*left_over, aside.with_name(f"{aside.name}-shm")):
+            left.unlink(missing_ok=True)
     moved(done.made, path)
     (aside.parent / NOTE).write_text(json.dumps({**said, "at_us": now_us}) + "\n", "utf-8")
     log("outbox_quarantined", file=str(aside), **{k: v for k, v in said.items() if k != "kind"})

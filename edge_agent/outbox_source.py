@@ -38,10 +38,15 @@ WALKS: Final = {
 
 
 class Source:
-    """One file. Every method returns what it can, and raises nothing for what is damaged."""
+    """One file. Every method returns what it can, and raises nothing for what is damaged.
 
-    def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(str(path), isolation_level=None)
+    Opened for reading alone, so that a file that was put aside stays as it was found.
+    """
+
+    def __init__(self, path: Path, *, may_write: bool = False) -> None:
+        mode = "rw" if may_write else "ro"
+        address = f"{path.resolve().as_uri()}?mode={mode}"
+        self._db = sqlite3.connect(address, uri=True, isolation_level=None)
         with suppress(*FAULTS):
             self._db.execute("PRAGMA cell_size_check=ON")  # sqlite.org: check before use
         self.is_readable = bool(self._all("SELECT count(*) FROM sqlite_master"))

@@ -17,9 +17,11 @@ from field_sim.soak import (
     kills,
     mutate,
     outage,
+    power,
     reflash,
     restore,
     sources,
+    storage,
 )
 from field_sim.soak.stage import SoakFailed
 from field_sim.soak.truth import Verdict
@@ -34,9 +36,11 @@ SOAKS: Mapping[str, tuple[Soak, int, str]] = {
     "halfopen": (halfopen.run, halfopen.DEATHS, "deaths of the line"),
     "mutate": (mutate.run, mutate.INPUTS, "inputs"),
     "outage": (outage.run, outage.DAYS, "days (also --days)"),
+    "power": (power.run, power.CUTS, "power cuts"),
     "reflash": (reflash.run, reflash.HOURS, "hours of telegrams"),
     "restore": (restore.run, restore.HOURS, "hours of telegrams"),
     "sources": (sources.run, 30, "sources taken away"),
+    "storage": (storage.run, storage.BITS, "bits flipped"),
 }
 
 DESCRIPTION = """\
@@ -48,9 +52,11 @@ Runs the real platform roughly and counts what became of every telegram.
   halfopen  the line dies without a word; a new one must come within 1.5 keep-alives
   mutate    damaged and made-up frames for the decoders: each answers or refuses, at once
   outage    no broker for days, 4,000 meters heard meanwhile; then the drain (--profile)
+  power     the outbox on a disk that loses, tears and reorders what was not synced
   reflash   an agent's outbox is deleted, once with a backlog in it
   restore   the database is put back; gateways send again
   sources   brokers killed and receivers pulled out beside an agent that hears five at once
+  storage   the profiles filled; bits flipped and the journal cut at every byte
 
 exit codes: 0 all counts as they must be · 1 not so · 2 wrong usage
 """
