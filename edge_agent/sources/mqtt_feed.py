@@ -8,11 +8,12 @@ below a commit's worth (mosquitto: `max_inflight_messages 0`).
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from decoders.value import value
@@ -98,14 +99,7 @@ class _Session:
         self._granted = threading.Event()
         self._ended = threading.Event()
         self._reason = ""
-        self._client = mqtt.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=client_id,
-            clean_session=False,
-            protocol=MQTTProtocolVersion.MQTTv311,
-            manual_ack=True,
-            reconnect_on_failure=False,  # the supervisor's business
-        )
+        self._client = _Client(client_id, self._end)
         broker.prepare(self._client)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
@@ -189,3 +183,29 @@ class _Session:
             self._hearing.put(frame)
         elif message.qos:
             client.ack(message.mid, message.qos)
+
+
+class _Client(mqtt.Client):
+    """Paho's client, whose thread says so when it ends, also by what it cannot parse."""
+
+    def __init__(self, client_id: str, ended: Callable[[str], None]) -> None:
+        super().__init__(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=False,
+            protocol=MQTTProtocolVersion.MQTTv311,
+            manual_ack=True,
+            reconnect_on_failure=False,  # the supervisor's business
+        )
+        self._ended = ended
+
+    def loop_forever(
+        self, timeout: float = 1.0, retry_first_connection: bool = False
+    ) -> MQTTErrorCode:
+        try:
+            return super().loop_forever(timeout, retry_first_connection)
+        except Exception as error:  # of paho's own: a broker that does not speak MQTT
+            self._ended(f"{type(error).__name__}: {error}")
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+        finally:
+            self._ended("the connection ended")

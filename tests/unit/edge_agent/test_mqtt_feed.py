@@ -183,6 +183,37 @@ def test_each_death_is_said_and_tried_again(
     assert reason in down
 
 
+HOSTILE = {
+    "a SUBACK without codes": b"\x90\x00",
+    "a PUBLISH without a topic": b"\x32\x00",
+    "a topic longer than its packet": b"\x32\x04\xff\xff\x00\x00",
+    "a topic that is no UTF-8": b"\x32\x05\x00\x02\xff\xfe\x00",
+    "a PUBLISH without its number": b"\x32\x04\x00\x02tt",
+    "a type that there is not": b"\xf0\x00",
+    "a length of five bytes": b"\x30\xff\xff\xff\xff\x01",
+    "a second CONNACK": b"\x20\x00",
+}
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_broker_that_does_not_speak_mqtt_costs_its_connection_only(
+    broker: Callable[[Script], ScriptedBroker], hostile: bytes
+) -> None:
+    def says(connection: socket.socket) -> None:
+        granted(connection)
+        connection.sendall(hostile if scripted.connections < 3 else publish(b"fine", mid=1))
+        connection.settimeout(0.3)
+        packet(connection)
+
+    scripted = broker(says)
+    bench = Bench(scripted)
+
+    bench.wait(lambda: any(heard.frame == b"fine" for heard in bench.heard))
+    bench.source.stop()
+
+    assert ("source_up", bench.said[0][1]) in bench.said[1:]
+
+
 def test_a_broker_that_says_nothing_is_given_up(
     broker: Callable[[Script], ScriptedBroker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
