@@ -6,12 +6,12 @@ No script, nothing loaded from elsewhere, renewed by the browser every ten secon
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timezone
 from html import escape
 from typing import Final
 
 from decoders.value import value
 from edge_agent.health import Figures, SourceState, Status
+from edge_agent.instants import iso
 from edge_agent.local_style import STYLE
 
 PAGE_TYPE: Final = "text/html; charset=utf-8"
@@ -69,7 +69,7 @@ def troubles(status: Status) -> list[Trouble]:
 
 def page(status: Status, *, gateway: str, version: str, broker: str) -> str:
     """Return the page."""
-    now = datetime.fromtimestamp(status.at / 1e6, timezone.utc)
+    now = iso(status.at)[:19].replace("T", " ")
     cards = "".join((_cloud(status), _sources(status), _queue(status), _board(status.figures)))
     rest = "".join(
         f"<tr><th>{escape(name)}</th><td>{figure:,}</td></tr>"
@@ -84,7 +84,7 @@ def page(status: Status, *, gateway: str, version: str, broker: str) -> str:
 <header><p class="brand">AquaCIS · gateway</p><h1>{escape(gateway)}</h1></header>
 <main>{_verdict(status)}<div class="cards">{cards}</div>
 <details><summary>Todas las cifras</summary><table class="all">{rest}</table></details></main>
-<footer>Hora del gateway <time>{now:%Y-%m-%d %H:%M:%S}</time> UTC · agente {escape(version)} ·
+<footer>Hora del gateway <time>{now}</time> UTC · agente {escape(version)} ·
 broker {escape(broker)} · se actualiza cada {RENEW_S} s · <a href="/metrics">/metrics</a></footer>
 </body></html>
 """
