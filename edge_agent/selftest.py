@@ -13,12 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TextIO
 
-from decoders import uplink
+from decoders import aes_gcm, uplink
 from decoders.aes import BACKEND, ctr
 from decoders.decode import decode_lorawan, decode_wmbus
 from decoders.drivers.registry import known_formats
 from edge_agent import leaks
+from edge_agent.keys import Given, KeyFileUnusable
+from edge_agent.keys_sealed import opened, read_sealed, sealed, write_sealed
 from edge_agent.outbox import Draft, Outbox
+from edge_agent.private_key import PrivateKey
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -27,6 +30,7 @@ EXIT_FAILED: Final = 1
 TELEGRAM: Final = bytes.fromhex(
     "2A442D2C998734761B168D2091D37CAC21E1D68CDAFFCD3DC452BD802913FF7B1706CA9E355D6C2701CC24"
 )
+METER: Final = "KAM-76348799"
 KEY: Final = bytes.fromhex("28F64A24988064A079AA2C807D6102AE")
 # Hourly profile of a flowIQ 2200: Kamstrup's example, lorawan-devices vendor/kamstrup.
 PROFILE: Final = bytes.fromhex("78446D003318374413030000004D9313226101000000030000" + "00" * 26)
@@ -40,7 +44,11 @@ def run(
     broker   connects and returns how; None: that check is not asked for
     """
     results: dict[str, str] = {}
-    details: dict[str, str] = {"aes": BACKEND.name, "outbox": f"SQLite {sqlite3.sqlite_version}"}
+    details: dict[str, str] = {
+        "aes": BACKEND.name,
+        "keys": aes_gcm.BACKEND.name,
+        "outbox": f"SQLite {sqlite3.sqlite_version}",
+    }
     checks = dict(CHECKS)
     if broker is not None:
         checks["broker"] = lambda: details.update(broker=broker())
@@ -76,6 +84,22 @@ def _wmbus() -> None:
 def _lorawan() -> None:
     telegram = decode_lorawan(PROFILE, port=1, f_cnt=1, dev_eui=0x0013EA0000000001)
     _expect(telegram.register_l == 3, f"register is {telegram.register_l}, 3 l is right")
+
+
+def _keys() -> None:
+    """What is sealed under a private key opens with it, and with no other."""
+    own, other = PrivateKey(b"selftest"), PrivateKey(b"another")
+    given = Given(assigned=frozenset({METER}), meters={METER: {1: KEY}})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "keys.sealed"
+        write_sealed(path, sealed(given, gateway="selftest", private_keys=[own]))
+        file = read_sealed(path)
+    _expect(opened(file, gateway="selftest", private_key=own) == given, "other keys come back")
+    try:
+        opened(file, gateway="selftest", private_key=other)
+    except KeyFileUnusable:
+        return
+    raise RuntimeError("another private key opens them")
 
 
 def _leaks() -> None:
@@ -116,6 +140,7 @@ def _expect(holds: bool, otherwise: str) -> None:
 
 CHECKS: Final[dict[str, Callable[[], None]]] = {
     "aes": _aes,
+    "keys": _keys,
     "wmbus": _wmbus,
     "lorawan": _lorawan,
     "leaks": _leaks,

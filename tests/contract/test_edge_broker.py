@@ -229,6 +229,10 @@ def test_uplinks_reach_the_cloud_and_the_health_says_how_many(
     wait_for(lambda: len(cloud.of(RowKind.LORAWAN)) == 200)
     wait_for(lambda: (cloud.last.health or {}).get("source_committed") == 201)  # type: ignore[union-attr]
 
+    health = cloud.last.health or {}  # type: ignore[union-attr]
+    assert 0 < health["disk_free_kib"] <= health["disk_total_kib"]  # type: ignore[operator]
+    assert health["last_ack_age_s"] <= PATIENCE_S  # type: ignore[operator]
+    assert health["source_chirpstack-0_up"] == 1
     row = cloud.of(RowKind.LORAWAN)[0]
     assert (row.radio, row.session, row.port) == (0x0013EA0000000001, 0x01DA4231, 1)
     assert (row.rssi, row.snr) == (-97, 30)
