@@ -51,12 +51,13 @@ def uplink(
     """
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise BadEvent("oversized", f"data: {len(payload)} bytes")
-    for name, given, least, most in (
+    numbers: tuple[tuple[str, object, int, int], ...] = (
         ("DevEUI", eui, 0, U64),
         ("DevAddr", session, 0, U32),
         ("fCnt", counter, 0, U32),
         ("fPort", port, 1, 255),
-    ):
+    )
+    for name, given, least, most in numbers:  # JSON may say anything for a number
         if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= most:
             raise malformed(f"{name}: a whole number of {least} … {most}, got {given!r:.40}")
     return Heard(
