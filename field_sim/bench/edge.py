@@ -5,7 +5,7 @@ a simulated clock, each meter heard twice a day; then an hour at five-minute ste
 what the leak rules remember; then 250 telegrams a second, one line each four milliseconds, as 4,000
 meters send that are heard every 16 s: once in the first seconds of an hour, when each becomes a
 row, and once later in it, when hardly one does. Memory is VmRSS, processor time is user and
-system of /proc. Beside it stands what `decode_wmbus` alone takes of the same telegrams in the same run.
+system of /proc. Beside it stands what `decode_wmbus` alone takes of such telegrams in the same run.
 """
 
 from __future__ import annotations
