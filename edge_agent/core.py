@@ -40,6 +40,8 @@ def step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect, ...]
         state.reduction, effects = reduction.source_changed(known, told, now)
     elif isinstance(told, inputs.ClockStepped):
         state.reduction, effects = reduction.clock_stepped(known, told, now)
+    elif isinstance(told, inputs.Scanned):
+        state.reduction, effects = reduction.scanned(known, told, now)
     elif isinstance(told, inputs.Stopping):
         state.reduction, effects = reduction.stopping(known, now)
     elif isinstance(told, inputs.Tick):

@@ -164,6 +164,14 @@ class ClockStepped:
     to_at: int
 
 
+@value
+class Scanned:
+    """What the nightly scan found: findings as `scan_child` answers, or why there were none."""
+
+    found: tuple[Mapping[str, object], ...] = ()
+    unavailable: str = ""
+
+
 Input = (
     Heard
     | SourceMemory
@@ -179,6 +187,7 @@ Input = (
     | StreamRestarted
     | ClockStepped
     | Stopping
+    | Scanned
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final
 
@@ -101,5 +101,6 @@ def notifications(
 def _in_order(series: Series) -> Sequence[tuple[int, int]]:
     """Return the reads as they came; sorted by time only where a file is in another order."""
     reads = list(zip(series.at_s, series.register_l, strict=True))
-    back = any(before[0] - after[0] > LONGEST_REPEAT_S for before, after in pairwise(reads))
+    newest = accumulate(series.at_s, max)
+    back = any(late - at > LONGEST_REPEAT_S for late, at in zip(newest, series.at_s, strict=True))
     return sorted(reads, key=lambda read: read[0]) if back else reads

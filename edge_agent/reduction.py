@@ -32,6 +32,7 @@ from edge_agent.inputs import (
     Forget,
     Heard,
     Now,
+    Scanned,
     Settle,
     SourceChanged,
     Store,
@@ -48,6 +49,7 @@ MAX_METERS: Final = 20_000  # five times what a gateway hears; about 0.5 KB each
 MAX_STRANGERS: Final = 4096  # meters whose keys we lack, heard this hour
 RECENT_UPLINKS: Final = 8192  # about 0.9 MB; an hour of 4,000 meters heard twice
 EXTREMES_PER_DAY: Final = 24  # rows for each meter: running extremes settle within a morning
+SCAN_ROWS: Final = 200  # findings in a report: 20 kB
 REPORT_TEXT_BYTES: Final = 512  # of a bad line, in its report
 
 # As drivers name them. Places are in checkpoints: add at the end.
@@ -165,6 +167,18 @@ def _silent(state: State, now: Now) -> tuple[Effect, ...]:
     names, found = leaks_feeding.silences(state.meters, who.of_meters, who.household, now.at)
     rows = tuple(leaks_feeding.rows_of(found, now.at))
     return (_stored(state, rows, remember=names),) if names else ()
+
+
+def scanned(state: State, said: Scanned, now: Now) -> tuple[State, tuple[Effect, ...]]:
+    """Report what the nightly scan found, or that this machine leaves it to the cloud."""
+    told: dict[str, object] = {
+        "kind": "scan",
+        "found": list(said.found[:SCAN_ROWS]),
+        "count": len(said.found),
+    }
+    if said.unavailable:
+        told = {"kind": "scan", "unavailable": said.unavailable[:200]}
+    return state, (_stored(state, (report(told, at=now.at),)),)
 
 
 def stopping(state: State, now: Now) -> tuple[State, tuple[Effect, ...]]:

@@ -20,6 +20,7 @@ from edge_agent.keys import GatewayKeys
 from edge_agent.lorawan_handover import handover
 from edge_agent.outbox import Outbox, OutboxUnusable
 from edge_agent.outbox_rescue import opened
+from edge_agent.scan_source import NightlyScan
 from edge_agent.settings_text import ConfigError
 from edge_agent.shell import Agent, Log
 from edge_agent.source_wiring import source_of
@@ -109,7 +110,7 @@ def agent_of(
         link=CloudLink(
             broker=config.broker, gateway=config.gateway, inbox=inbox, clock=clock, log=log
         ),
-        sources=sources,
+        sources=(*sources, *_scan(config, inbox, clock, log)) if configured else sources,
         health=Health(sources, Board(config.state), watcher),
         inbox=inbox,
         clock=clock,
@@ -126,6 +127,12 @@ def _policy(config: Config, keys: GatewayKeys) -> reduction.Policy:
         offsets_us=config.meter_offsets_us,
         thresholds=config.thresholds,
     )
+
+
+def _scan(config: Config, inbox: Inbox, clock: Clock, log: Log) -> tuple[Source, ...]:
+    """Return what looks back over weeks each night."""
+    outbox = config.state / OUTBOX_FILE
+    return (NightlyScan(outbox=outbox, inbox=inbox, clock=clock, log=log),)
 
 
 def _link(outbox: Outbox) -> protocol.Link:

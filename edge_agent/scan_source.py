@@ -1,0 +1,81 @@
+"""Once a night the agent lets the scan look back over weeks; what it says becomes one report."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from edge_agent import memory, scan
+from edge_agent.clock import Clock
+from edge_agent.inputs import Scanned
+from edge_agent.sources.port import Inbox
+
+NIGHT_HOUR_UTC: Final = 10  # four in the morning in Mexico City: the night is over
+LOOKS_EVERY_S: Final = 60.0
+NIGHTS_FILE: Final = "nights.cbor"
+HOUR_US: Final = 3_600_000_000
+DAY_H: Final = 24
+
+
+class NightlyScan:
+    """A source of one input a night. It reads the agent's checkpoints, and changes none."""
+
+    def __init__(
+        self, *, outbox: Path, inbox: Inbox, clock: Clock, log: Callable[..., None]
+    ) -> None:
+        self.name = "scan"
+        self._outbox = outbox
+        self._inbox = inbox
+        self._clock = clock
+        self._log = log
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="scan", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def settle(self, tokens: list[object]) -> None:
+        """Nothing is waited for: the next night tells the same again."""
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _run(self) -> None:
+        done = night_of(self._clock.now_us())
+        while not self._stop.wait(LOOKS_EVERY_S):
+            night = night_of(self._clock.now_us())
+            if night != done:
+                done = night
+                self.look()
+
+    def look(self) -> None:
+        """Scan now. A scan that fails is logged, and tried again the next night."""
+        try:
+            said = scan.nightly(remembered(self._outbox), self._outbox.with_name(NIGHTS_FILE))
+        except (scan.ScanFailed, OSError, sqlite3.DatabaseError) as error:
+            self._log("scan_failed", reason=str(error))
+            return
+        self._log("scanned", found=len(said.found), unavailable=said.unavailable)
+        self._inbox.put(Scanned(found=said.found, unavailable=said.unavailable))
+
+
+def night_of(now_us: int) -> int:
+    """Return the number of the night that ended last."""
+    return (now_us // HOUR_US - NIGHT_HOUR_UTC) // DAY_H
+
+
+def remembered(outbox: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield what the rules remember of each meter, from the checkpoints of a running agent."""
+    connection = sqlite3.connect(f"{outbox.resolve().as_uri()}?mode=ro", uri=True)
+    try:
+        for name, packed in connection.execute(
+            "SELECT name, state FROM checkpoint WHERE name GLOB 'm/*'"
+        ).fetchall():
+            meter = memory.unpack(packed)
+            if meter is not None and meter.flow is not None:
+                yield name[2:], meter.flow.memory
+    finally:
+        connection.close()
