@@ -208,8 +208,13 @@ def _named(
     fields, status = named.fields, named.status
     if header.access_number is not None:
         fields.setdefault("access_counter", header.access_number)
-    if header.status is not None and (reader is None or not reader.info_codes):
-        status = status_of(header.status)
+    alarms = () if header.status is None else status_of(header.status)
+    named_alone = reader is not None and bool(reader.info_codes)
+    if alarms and named_alone:
+        status = (*status, *alarms)
+        fields["status"] = " ".join(status)
+    elif header.status is not None and not named_alone:
+        status = alarms
         fields["status"] = " ".join(status) or "OK"
     return Named(fields=fields, status=status)
 

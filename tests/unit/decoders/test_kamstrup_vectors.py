@@ -12,7 +12,9 @@ import pytest
 
 from decoders.decode import decode_lorawan, decode_wmbus
 from decoders.drivers.registry import known_formats
+from decoders.encode import encode_lorawan_daily, encode_lorawan_install
 from decoders.errors import KeyMissing
+from decoders.ids import MeterId
 from decoders.reading import Integrity, Telegram
 
 VECTORS = Path(__file__).parents[2] / "vectors"
@@ -23,6 +25,8 @@ PAYLOADS: list[dict[str, Any]] = json.loads(
     (VECTORS / "lorawan" / "kamstrup_water.json").read_text()
 )["vectors"]
 DEV_EUI = 0x0013EA0001020304
+METER = MeterId(manufacturer="KAW", serial="12345678", version=0x3C, medium=0x16)
+NOON_US = 1_772_452_800_000_000
 HOUR_US = 3_600_000_000
 
 
@@ -121,3 +125,22 @@ def test_an_hourly_profile_is_a_series_of_registers_on_the_meters_clock(
         (newest_us - hours * HOUR_US, register) for hours, register in enumerate(litres)
     )
     assert telegram.register_l == litres[0]
+
+
+def test_what_the_header_alarms_of_is_told_beside_the_info_code() -> None:
+    daily = encode_lorawan_daily(1000, local_us=NOON_US, info_code=4, access_number=1)
+    header, records = daily[:5], daily[5:]
+
+    telegram = decode_lorawan(
+        header[:2] + b"\x04" + header[3:] + records, port=1, f_cnt=1, dev_eui=DEV_EUI
+    )
+    installed = decode_lorawan(
+        encode_lorawan_install(meter=METER, config_number=7, status=0x04),
+        port=1,
+        f_cnt=1,
+        dev_eui=DEV_EUI,
+    )
+
+    assert telegram.status == ("LEAK", "POWER_LOW")
+    assert telegram.fields["status"] == "LEAK POWER_LOW"
+    assert installed.status == ("POWER_LOW",)
