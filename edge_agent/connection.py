@@ -5,18 +5,20 @@ Nothing is kept from one to the other: what was under way is the outbox's to sen
 
 A connection through which nothing comes any more, although no end of it was ever heard (half-open:
 a NAT forgot it, a cable is out), is given up one keep-alive after the last byte. The client asks
-for a sign of life after half of that; by itself paho would ask after the whole and wait for another
-whole. `loop_read` and `loop_misc` are the public parts of its loop that this hooks into.
+for a sign of life after half of that; by itself paho asks after the whole and waits for another.
+`loop_read` and `loop_misc` are the public parts of its loop that this hooks into.
 
 MQTT 5 is tried first where the settings leave it open. A broker without it says so, or closes.
 """
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 import paho.mqtt.client as mqtt
@@ -145,9 +147,17 @@ class Connection:
             if not client.answered and now_s - client.begun_s >= CONNACK_S:
                 self._log("broker_mute", broker=self._broker.address)
                 break
+            if client.answered and now_s - client.heard_s >= self._broker.keepalive_s:
+                self._log("line_dead", broker=self._broker.address)
+                break
             if now_s - client.turned_s >= STUCK_S:
                 self._log("client_stuck", broker=self._broker.address)
+                client.over.set()
+                self._listener.ended("stuck")
                 return client.worked  # its thread cannot be waited for
+        if not client.over.is_set():
+            client.over.set()
+            self._listener.ended("given up")
         client.end()
         return client.worked
 
@@ -260,12 +270,15 @@ class Client(mqtt.Client):
             self.connect(at.host, at.port, at.keepalive_s)
 
     def end(self) -> None:
-        """Close what is left of it."""
-        self.over.set()
+        """End its thread and close what is left of it."""
+        left = self.socket()
+        if isinstance(left, socket.socket):
+            with suppress(OSError):
+                left.shutdown(socket.SHUT_RDWR)  # wakes the thread, which closes it
+        self.loop_stop()
         left = self.socket()
         if left is not None:
             left.close()
-        self.loop_stop()
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
         self.heard_s = time.monotonic()
@@ -275,7 +288,5 @@ class Client(mqtt.Client):
         now_s = self.turned_s = time.monotonic()
         if self.is_connected() and now_s - max(self.heard_s, self.asked_s) >= self.keepalive / 2:
             self.asked_s = now_s
-            # paho has no public way to ask. It then closes by itself, one keep-alive after the
-            # last byte, as long as the answer has not come.
-            self._send_pingreq()
+            self._send_pingreq()  # paho has no public way to ask
         return super().loop_misc()
