@@ -19,6 +19,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,7 @@ from edge_agent.outbox_file import (
     Transaction,
     connect_sqlite,
     disk_bytes,
+    free_bytes,
     is_full,
     one,
     prepare,
@@ -82,6 +84,7 @@ class Outbox:
         self._limit = limit or Limit()
         self._path = path
         self._ticks_us = ticks_us or (lambda: 0)
+        self._used = 0
         self._room = Room()  # given up for commits that failed nevertheless
         self.connection = self._db = connect(path)
         try:
@@ -193,6 +196,7 @@ class Outbox:
 
     def _commit(self, rows: Sequence[Row], checkpoints: Sequence[tuple[str, bytes, int]]) -> None:
         room, at = self._room.copy(), self._at
+        self._used = used_bytes(self._db)
         with Transaction(self._db):
             if rows:
                 self._pages.add(rows)
@@ -206,19 +210,16 @@ class Outbox:
 
     def _make_room(self, room: Room) -> None:
         """Pack what is old; give up what is too much. Inside the caller's transaction."""
-        lived_us = self._lived()
+        lived_us, most = self._lived(), self._limit.database_bytes
+        if free_bytes(self._path.parent) < self._limit.journal_bytes:
+            most = min(most, self._used)  # others fill the disk: no more than there is already
         fresh = self._pages.fresh
         self._pages.pack(lived_us=lived_us)
         if self._pages.fresh != fresh:
             self._drop_old(lived_us - round(self._limit.days * DAY_US))
-        while self._is_over():
+        while self._pages.rows > self._limit.rows or used_bytes(self._db) > most:
             if not self._give_up_page(room) and not self._pages.pack_early(lived_us=lived_us):
                 break
-
-    def _is_over(self) -> bool:
-        if self._pages.rows > self._limit.rows:
-            return True
-        return used_bytes(self._db) > self._limit.database_bytes
 
     def _give_up_page(self, room: Room) -> bool:
         """Give up the page that goes first; say whether there was one."""
@@ -309,14 +310,10 @@ class Outbox:
             return ()
         before = max(self._before(begin), self._at.acked)
         held = [row.seq + self._at.base for row in rows]
-        upto = (
-            held[-1]
-            if held
-            else next((r.seq for r in self._sendable(begin)), self._at.head + 1) - 1
-        )
-        found = gaps_between(
-            held, self._records(before + 1, upto), after=before, upto=upto, most=MAX_GAPS
-        )
+        end = held[-1:] or [row.seq - 1 for row in islice(self._sendable(begin), 1)]
+        upto = end[0] if end else self._at.head
+        records = self._records(before + 1, upto)
+        found = gaps_between(held, records, after=before, upto=upto, most=MAX_GAPS)
         return tuple(replace(gap, first=gap.first - self._at.base) for gap in found)
 
     def lost_from(self, first: int) -> tuple[Lost, ...]:
@@ -382,9 +379,6 @@ class Outbox:
         for row in self._pages.read(first):
             if row.seq not in self._given_up:
                 yield row
-
-    def _next(self, seq: int) -> int:
-        return next((row.seq for row in self._sendable(seq)), self._at.head + 1)
 
     def _before(self, seq: int) -> int:
         """Return the highest number below `seq` that the cloud can have had; 0 = none."""

@@ -121,12 +121,16 @@ def _filled(connection: Connection, source: Source, at: Progress, limit: Limit) 
     gone = Gone(connection)
     pages = Pages(connection, gone, page_rows=limit.page_rows)
     seen = Seen()
+    given_up = dict(source.given_up())
+    given_up_at: dict[int, int] = {}
     for chunk in _chunks(source.rows()):
         with Transaction(connection):
             pages.add(chunk)
             pages.pack(lived_us=at.lived_us)
         for row in chunk:
             seen.add(row)
+            if row.seq in given_up:
+                given_up_at[row.seq] = row.heard_at
     if seen.runs:
         at = replace(at, head=max(at.head, seen.runs[-1][1]))
         at = replace(at, head_at=seen.runs[-1][3] if seen.runs[-1][1] == at.head else at.head_at)
@@ -136,6 +140,10 @@ def _filled(connection: Connection, source: Source, at: Progress, limit: Limit) 
                 gone.put(record)
         missing = _declare_missing(gone, seen, at)
         corrupt = missing if source.version != 1 else 0
+        for seq, at_us in given_up_at.items():
+            columns = (seq, given_up[seq], at_us)
+            sql = "INSERT INTO given_up VALUES (?, ?, ?, ?)"
+            connection.execute(sql, (*columns, seal(*columns)))
         _write_small_tables(connection, source)
         at = replace(at, lost=at.with_lost({"corrupt": corrupt}))
         outbox_progress.write(connection, at)
@@ -178,10 +186,6 @@ def _unknown(gone: Gone, first: int, last: int) -> Iterator[tuple[int, int]]:
 
 
 def _write_small_tables(connection: Connection, source: Source) -> None:
-    given_up = []
-    for seq, code in source.given_up():
-        given_up.append((seq, code, 0, seal(seq, code, 0)))
-    connection.executemany("INSERT OR REPLACE INTO given_up VALUES (?, ?, ?, ?)", given_up)
     rejected = source.rejected()
     connection.executemany("INSERT OR REPLACE INTO rejected VALUES (?, ?)", rejected)
     memory = [(name, state, seal(name, state)) for name, state in source.checkpoints().items()]

@@ -21,6 +21,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -111,6 +112,24 @@ PROFILES: Final[Mapping[str, Limit]] = {
     "full": Limit(bytes=1 << 30, days=30.0),
     "lean": Limit(bytes=64 << 20, days=9.0),
 }
+
+
+def fitting(limit: Limit, folder: Path) -> Limit:
+    """Return a limit that leaves a tenth of the file system, where that is smaller."""
+    try:
+        there = os.statvfs(folder)
+    except OSError:
+        return limit
+    return replace(limit, bytes=min(limit.bytes, there.f_blocks * there.f_frsize * 9 // 10))
+
+
+def free_bytes(folder: Path) -> int:
+    """Return what is left on the disk, plenty where nobody can say."""
+    try:
+        there = os.statvfs(folder)
+    except OSError:
+        return 1 << 62
+    return there.f_bavail * there.f_frsize
 
 
 def connect_sqlite(path: Path) -> Connection:

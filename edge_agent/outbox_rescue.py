@@ -28,7 +28,15 @@ from decoders.uplink import RowKind
 from edge_agent import outbox_gone, outbox_progress
 from edge_agent.outbox import Draft, Outbox, OutboxUnusable
 from edge_agent.outbox_copy import Copied, copied, moved, siblings, synced
-from edge_agent.outbox_file import PAGE_BYTES, SCHEMA_VERSION, Connection, Limit, is_full
+from edge_agent.outbox_file import (
+    PAGE_BYTES,
+    SCHEMA_VERSION,
+    Connection,
+    Limit,
+    fitting,
+    free_bytes,
+    is_full,
+)
 from edge_agent.outbox_pages import SELECT, page_of
 from edge_agent.outbox_rows import RowDamaged, seal, unpack_row
 from edge_agent.outbox_source import Source
@@ -61,6 +69,7 @@ def opened(
 ) -> Outbox:
     """Return the outbox at `path`, new, upgraded or salvaged. Raises OutboxUnusable, OSError."""
     waiting = False
+    limit = fitting(limit, path.parent)
     while True:
         try:
             _put_right(path, new_stream=new_stream, now_us=now_us, limit=limit, log=log)
@@ -304,11 +313,7 @@ def _no_room(folder: Path, error: Exception) -> bool:
         return True
     if isinstance(error, OutboxUnusable):
         return False
-    try:
-        there = os.statvfs(folder)
-    except OSError:
-        return False
-    return there.f_bavail * there.f_frsize < LEAST_FREE_BYTES
+    return free_bytes(folder) < LEAST_FREE_BYTES
 
 
 def _is_systems(error: Exception) -> bool:

@@ -27,7 +27,7 @@ STREAM: Final = bytes(range(16))
 CUTS: Final = 10_000
 CUTS_OF_ONE: Final = 100  # cuts that one file lives through; then a new one begins
 WRITES_BETWEEN: Final = 120  # at most, writes and syncs from one cut to the next
-ROWS: Final = 400  # then rows must make room
+ROWS: Final = 200  # then rows must make room
 FLAGS: Final = (RowFlag.FIRST_OF_HOUR, RowFlag(0), RowFlag.UNDECODABLE)
 
 
@@ -319,7 +319,7 @@ class Machine:
         told: set[int] = set()
         first = outbox.acked + 1
         while first <= outbox.head:
-            rows = outbox.read(first, rows=50, max_bytes=1 << 20)
+            rows = outbox.read(first, rows=300, max_bytes=1 << 20)
             for gap in outbox.gaps(first, rows):
                 if gap.kind not in (LossKind.MIXED, LossKind.CORRUPT):
                     told.update(range(gap.first, gap.last + 1))

@@ -21,7 +21,7 @@ from decoders.uplink import RowFlag, RowKind
 from decoders.value import value
 from edge_agent.board import resident_kib
 from edge_agent.outbox import Draft, Outbox
-from edge_agent.outbox_file import PROFILES, Limit
+from edge_agent.outbox_file import PROFILES, Limit, used_bytes
 from edge_agent.outbox_rescue import QUARANTINE, opened
 from field_sim import telegrams
 from field_sim.meters import wmbus_meters
@@ -45,6 +45,7 @@ class Case:
     asked_days: int
     rows_per_hour: int = 1
     lorawan: bool = False
+    meters: int = METERS
 
 
 CASES: Final = (
@@ -103,8 +104,8 @@ def lasts(folder: Path, case: Case, *, seed: int) -> Lasted:
     limit = PROFILES[case.profile]
     path = folder / "outbox.db"
     outbox = Outbox(path, new_stream=lambda: STREAM, now_us=START_US, limit=limit)
-    outbox.append([], {f"m/KAW-{n:08d}": bytes(MEMORY_BYTES) for n in range(METERS)})
-    empty = outbox.size
+    outbox.append([], {f"m/KAW-{n:08d}": bytes(MEMORY_BYTES) for n in range(case.meters)})
+    empty = used_bytes(outbox.connection)
     rows: list[Draft] = []
     days = size = resident = 0
     lost = False
@@ -119,7 +120,7 @@ def lasts(folder: Path, case: Case, *, seed: int) -> Lasted:
                     break
         days += not lost
         resident = resident or resident_kib()
-    row_bytes = (outbox.size - empty) / outbox.held
+    row_bytes = (used_bytes(outbox.connection) - empty) / outbox.held
     outbox.close()
     shutil.rmtree(folder)
     return Lasted(
@@ -136,13 +137,13 @@ def rows_of_day(case: Case, day: int, seed: int) -> Iterator[Draft]:
     draw = random.Random(seed * 1000 + day)
     begin = START_US + day * 24 * HOUR_US
     if case.lorawan:
-        yield from _lorawan_day(draw, begin)
+        yield from _lorawan_day(draw, begin, case.meters)
         return
-    frames = _frames(draw)
+    frames = _frames(draw, case.meters)
     for hour in range(24):
-        step = HOUR_US // (METERS * case.rows_per_hour)
-        for n in range(METERS * case.rows_per_hour):
-            first = n < METERS
+        step = HOUR_US // (case.meters * case.rows_per_hour)
+        for n in range(case.meters * case.rows_per_hour):
+            first = n < case.meters
             yield Draft(
                 heard_at=begin + hour * HOUR_US + n * step + draw.randrange(step),
                 kind=RowKind.WMBUS,
@@ -152,12 +153,12 @@ def rows_of_day(case: Case, day: int, seed: int) -> Iterator[Draft]:
             )
 
 
-def _frames(draw: random.Random) -> Iterator[bytes]:
+def _frames(draw: random.Random, count: int) -> Iterator[bytes]:
     """Return encrypted telegrams of all meters in turn, with true link layers and lengths.
 
     Every 8th is a full one. The cipher text is noise here: it is noise to everybody without keys.
     """
-    meters = wmbus_meters(1, range(METERS))
+    meters = wmbus_meters(1, range(count))
     heads = [
         {
             full: telegrams.wmbus(meter, counter=1, register_l=1, target_l=1, full=full)
@@ -167,7 +168,7 @@ def _frames(draw: random.Random) -> Iterator[bytes]:
     ]
     counter = draw.randrange(1 << 20)
     while True:
-        order = list(range(METERS))
+        order = list(range(count))
         draw.shuffle(order)
         for n in order:
             counter += 1
@@ -176,13 +177,13 @@ def _frames(draw: random.Random) -> Iterator[bytes]:
             yield frame[:12] + bytes((counter & 0xFF,)) + session + draw.randbytes(len(frame) - 17)
 
 
-def _lorawan_day(draw: random.Random, begin: int) -> Iterator[Draft]:
+def _lorawan_day(draw: random.Random, begin: int, meters: int) -> Iterator[Draft]:
     """Return an hourly profile of each meter each hour: 50 bytes, of which 40 cannot be pressed.
 
     Meters in service send theirs once to six times a day; this is the most.
     """
     for hour in range(24):
-        for n in range(METERS):
+        for n in range(meters):
             payload = bytes.fromhex("78446D00331837441303") + draw.randbytes(40)
             yield Draft(
                 heard_at=begin + hour * HOUR_US + n * 900_000 + draw.randrange(900_000),

@@ -24,11 +24,11 @@ STREAM = bytes(range(16))
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_power_cut_takes_nothing_that_was_committed(seed: int, tmp_path: Path) -> None:
-    verdict = power.run(tmp_path, n=200, seed=seed)
+    verdict = power.run(tmp_path, n=100, seed=seed)
 
     assert verdict.holds, verdict
     assert verdict.counts["rows whose commit had returned"] > 1000
-    assert verdict.counts["of them given up for newer ones"] > 100
+    assert verdict.counts["of them given up for newer ones"] > 50
 
 
 def test_this_disk_does_take_what_was_not_synced() -> None:

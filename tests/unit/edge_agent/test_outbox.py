@@ -178,8 +178,8 @@ def test_real_bytes_on_the_disk_stay_below_the_limit(tmp_path: Path) -> None:
     outbox = open_outbox(tmp_path, limit=limit)
     noise = random.Random(3)
     biggest = 0
-    for n in range(400):
-        rows = [some(n * 100 + i, payload=noise.randbytes(40)) for i in range(100)]
+    for n in range(120):
+        rows = [some(n * 300 + i, payload=noise.randbytes(40)) for i in range(300)]
         outbox.append(rows, {f"m/{n % 50}": noise.randbytes(300)})
         files = [tmp_path / name for name in ("outbox.db", "outbox.db-wal")]
         biggest = max(biggest, sum(file.stat().st_size for file in files))

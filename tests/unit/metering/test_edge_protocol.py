@@ -8,7 +8,7 @@ import numpy as np
 
 from cloud.metering.edge_protocol import loss_by_new_stream, take
 from cloud.metering.model import Stream
-from decoders.uplink import Lost
+from decoders.uplink import Gap, LossKind, Lost
 
 STREAM = Stream(
     gateway_key=1, stream=b"s" * 16, upto=10, head=10, head_at=None, started_at=0, last_heard_at=777
@@ -57,6 +57,38 @@ def test_a_gap_that_is_declared_lost_is_passed_and_reported_with_its_bounds() ->
     [loss] = taking.losses
     assert (loss.first_seq, loss.last_seq, loss.from_at, loss.to_at) == (11, 14, 100, 200)
     assert loss.certain
+
+
+def test_gaps_by_kind_are_passed_and_one_loss_of_each_kind_names_every_row() -> None:
+    """Rows 11, 14 and 17 came; sub-hourly and undecodable ones between them were given up."""
+    gaps = [
+        Gap(first=12, count=1, kind=LossKind.SUB_HOURLY, from_at=5, to_at=7),
+        Gap(first=13, count=1, kind=LossKind.UNDECODABLE, from_at=5, to_at=8),
+        Gap(first=15, count=2, kind=LossKind.SUB_HOURLY, from_at=6, to_at=9),
+    ]
+
+    taking = take(stream=STREAM, seqs=seqs(11, 14, 17), lost=(), gaps=gaps, acked=10)
+
+    assert (taking.begin, taking.end, taking.upto, taking.resend_from) == (0, 3, 17, None)
+    fine, bad = taking.losses
+    assert (fine.kind, fine.runs, fine.rows) == ("sub_hourly", ((12, 12), (15, 16)), 3)
+    assert (fine.first_seq, fine.last_seq, fine.from_at, fine.to_at) == (12, 16, 5, 9)
+    assert (bad.kind, bad.runs, bad.rows) == ("undecodable", ((13, 13),), 1)
+
+
+def test_gaps_below_what_is_taken_over_and_rows_that_are_there_are_no_losses() -> None:
+    gaps = [
+        Gap(first=8, count=5, kind=LossKind.ACKED, from_at=0, to_at=0),
+        Gap(first=13, count=9, kind=LossKind.HOURLY, from_at=0, to_at=0),
+    ]
+
+    taking = take(stream=STREAM, seqs=seqs(15), lost=(), gaps=gaps, acked=10)
+
+    assert [(loss.kind, loss.runs) for loss in taking.losses] == [
+        ("acked", ((11, 12),)),
+        ("hourly", ((13, 14), (16, 21))),
+    ]
+    assert (taking.end, taking.upto) == (1, 21)
 
 
 def test_a_row_that_is_there_is_not_lost_whatever_the_gateway_says() -> None:

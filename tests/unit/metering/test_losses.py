@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from cloud.kernel.db import Database
 from cloud.metering.service import Metering
 from decoders import uplink
-from decoders.uplink import Lost
+from decoders.uplink import Gap, LossKind, Lost
 from tests.heard import (
     HOUR,
     MINUTE,
@@ -110,3 +112,29 @@ def test_bounds_of_a_declared_loss_are_corrected_by_the_gateways_clock(
     [event] = published(database, "edge.loss.reported")
     body = event.body()
     assert (body["from_at"], body["to_at"]) == (NOON - 3 * HOUR, NOON - 2 * HOUR)
+
+
+def test_what_a_full_gateway_gave_up_between_its_rows_is_recorded_row_by_row(
+    service: Metering, database: Database
+) -> None:
+    cerro = Gateway(stream=b"a" * 16)
+    cerro.hear(*hourly(6))
+    message = uplink.decode_batch(cerro.message(at=LATE))
+    kept = [row for row in message.rows if row.seq in (1, 4, 6)]
+    gaps = (
+        Gap(first=2, count=2, kind=LossKind.SUB_HOURLY, from_at=NOON, to_at=LATE),
+        Gap(first=5, count=1, kind=LossKind.SUB_HOURLY, from_at=NOON, to_at=LATE),
+    )
+    thinned = replace(message, rows=uplink.pack_rows(kept), gaps=gaps)
+
+    answer = service.ingest(uplink.encode_batch(thinned), "cerro", LATE)
+
+    assert answer is not None
+    assert uplink.decode_ack(answer).upto == 6
+    [(kind, rows, there)] = rows_of(
+        database, "SELECT kind, rows, seqs @> 5::bigint AND NOT seqs @> 4::bigint FROM edge_losses"
+    )
+    assert (kind, rows, there) == ("sub_hourly", 3, True)
+    [said] = published(database, "edge.loss.reported")
+    event = json.loads(said.data)
+    assert (event["kind"], event["rows"]) == ("sub_hourly", 3)

@@ -1,0 +1,19 @@
+"""The outbox file as earlier agents made it."""
+
+OLD_SCHEMA = """
+CREATE TABLE row (
+    seq INTEGER PRIMARY KEY, heard_at INTEGER NOT NULL, kind INTEGER NOT NULL,
+    flags INTEGER NOT NULL, radio INTEGER NOT NULL, session INTEGER NOT NULL,
+    counter INTEGER NOT NULL, port INTEGER NOT NULL, rssi INTEGER NOT NULL,
+    snr INTEGER NOT NULL, payload BLOB NOT NULL);
+CREATE TABLE stream (
+    only_one INTEGER PRIMARY KEY CHECK (only_one = 1), id BLOB NOT NULL,
+    started_at INTEGER NOT NULL, head INTEGER NOT NULL, head_at INTEGER NOT NULL,
+    acked INTEGER NOT NULL, bytes INTEGER NOT NULL);
+CREATE TABLE gone (
+    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, from_at INTEGER NOT NULL,
+    to_at INTEGER NOT NULL, acked INTEGER NOT NULL);
+CREATE TABLE rejected (seq INTEGER PRIMARY KEY, code TEXT NOT NULL);
+CREATE TABLE given_up (seq INTEGER PRIMARY KEY, code TEXT NOT NULL);
+CREATE TABLE checkpoint (name TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
+"""
