@@ -125,6 +125,12 @@ def _client(broker: Broker, gateway: str, events: queue.SimpleQueue[Event]) -> m
     def on_connect_fail(_c: mqtt.Client, _d: object) -> None:
         events.put(("unreachable", f"{broker.address}: {_why_not(broker)}"))
 
+    def on_disconnect(
+        _c: mqtt.Client, _d: object, _f: object, code: ReasonCode, _p: object
+    ) -> None:
+        if code.is_failure:
+            events.put(("unreachable", f"{broker.address}: {_why_not(broker)}"))
+
     def on_subscribe(
         _c: mqtt.Client, _d: object, _m: int, codes: list[ReasonCode], _p: object
     ) -> None:
@@ -136,6 +142,7 @@ def _client(broker: Broker, gateway: str, events: queue.SimpleQueue[Event]) -> m
         events.put(("message", bytes(message.payload)))
 
     client.on_connect, client.on_connect_fail = on_connect, on_connect_fail
+    client.on_disconnect = on_disconnect
     client.on_subscribe, client.on_message = on_subscribe, on_message
     return client
 
@@ -143,11 +150,13 @@ def _client(broker: Broker, gateway: str, events: queue.SimpleQueue[Event]) -> m
 def _why_not(broker: Broker) -> str:
     """Try again by hand, because paho does not say why a connection failed."""
     try:
-        with socket.create_connection((broker.host, broker.port), timeout=10) as plain:
+        with socket.create_connection((broker.host, broker.port), timeout=5) as plain:
             if not broker.tls:
                 return "the connection was not taken"
-            with broker.context().wrap_socket(plain, server_hostname=broker.host):
-                return "the connection was not taken"
+            with broker.context().wrap_socket(plain, server_hostname=broker.host) as secured:
+                # TLS 1.3 refuses a certificate only after the handshake: the alert comes now
+                secured.recv(1)
+                return "the broker ended the connection at once"
     except (OSError, ValueError) as error:
         return str(error)
 
