@@ -27,7 +27,7 @@ from tests.intake_process import APPLICATIONS, intake_process
 from tests.radio import Device, pull_resp, push_data, rxpk
 
 EUI = 0x0013_EA00_0000_0077
-PATIENCE_S = 60.0
+PATIENCE_S = 90.0
 
 
 @pytest.fixture
@@ -136,6 +136,8 @@ def test_a_joined_meter_heard_by_the_tap_is_read_once_though_the_agent_dies_and_
     device = Device(dev_eui=EUI)
     gateway = TappedGateway(broker, state / "cerro", device)
     with intake_process(broker, database, state):
+        # an agent whose first message nobody hears waits ten seconds for an answer
+        eventually(lambda: '"connected"' in (state / "intake.log").read_text())
         with gateway.agent():
             gateway.up(push_data(rxpk(device.join_request())))
             gateway.down(pull_resp(device.accepted(join_nonce=1, dev_addr=0x01AA0001)))

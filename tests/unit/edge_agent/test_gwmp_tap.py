@@ -227,7 +227,8 @@ def test_forwarding_goes_on_while_the_agent_takes_nothing_and_what_was_not_read_
         heard = tap.heard(len(datagrams) - not_read)
 
     assert passed == datagrams
-    assert [h.counter for h in heard] == list(range(len(heard)))
+    counted = [h.counter for h in heard]
+    assert counted == sorted(set(counted))
     assert 10 < len(heard) < 50
 
 
