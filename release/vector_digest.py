@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from decoders import aes, aes_pure
+from decoders import aes, aes_gcm, aes_pure
 from decoders.decode import decode_lorawan, decode_wmbus
 from decoders.drivers.registry import known_formats
 from decoders.errors import DecodeError
@@ -42,9 +42,11 @@ def main() -> int:
     told = parser.parse_args()
     if told.libcrypto:
         aes.BACKEND = aes._Libcrypto(told.libcrypto)
+        aes_gcm.BACKEND = aes_gcm._Libcrypto(told.libcrypto)
     if told.pure:
-        aes.BACKEND = aes_pure.PurePython()
+        aes.BACKEND, aes_gcm.BACKEND = aes_pure.PurePython(), aes_gcm.PurePython()
     assert aes.is_right(aes.BACKEND), "this AES gives wrong answers"
+    assert aes_gcm.is_right(aes_gcm.BACKEND), "this AES-GCM gives wrong answers"
     digest, answers = hashlib.sha256(), 0
     for answer in everything(told.vectors):
         digest.update(json.dumps(answer, default=str, separators=(",", ":")).encode() + b"\n")
@@ -126,6 +128,7 @@ def _ciphers(chance: random.Random) -> Iterator[object]:
             aes.cbc_encrypt(key, iv, blocks).hex(),
             aes.cbc_decrypt(key, iv, blocks).hex(),
             aes.cmac(key, ragged).hex(),
+            aes_gcm.seal(key + iv, key[:12], ragged, beside=blocks).hex(),
         ]
 
 
