@@ -8,8 +8,8 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -26,12 +26,13 @@ from edge_agent.clock import SystemClock
 from edge_agent.config import Config, read_config
 from edge_agent.decoding import decode_lines
 from edge_agent.hardening import harden
+from edge_agent.health import Status
 from edge_agent.keys import KeyFileUnusable, read_keys
-from edge_agent.local_server import local_page
 from edge_agent.outbox import OutboxUnusable
+from edge_agent.outbox_rescue import suspect
 from edge_agent.settings_text import ConfigError
 from edge_agent.vital_signs import VitalSigns
-from edge_agent.wiring import agent_of
+from edge_agent.wiring import OUTBOX_FILE, agent_of
 
 EXIT_USAGE: Final = 2
 EXIT_OUTBOX: Final = 74  # EX_IOERR
@@ -106,10 +107,23 @@ def run(given: argparse.Namespace) -> int:
     config = _config(given)
     log("starting", version=VERSION, **config.printable())
     signs = VitalSigns(status_file=Path(given.status_file) if given.status_file else None)
-    with local_page(config, log) as show:
+    with _page(config) as show:
         agent = agent_of(config, log=signs.watching(log), watcher=show)
         _stop_on_signals(agent.stop)
-        return agent.run()
+        try:
+            return agent.run()
+        except sqlite3.DatabaseError as error:
+            suspect(config.state / OUTBOX_FILE, str(error))
+            raise
+
+
+def _page(config: Config) -> AbstractContextManager[Callable[[Status], None] | None]:
+    if config.local_port is None:
+        return nullcontext()
+    # The server's 340 KiB are for those who want a page.
+    from edge_agent.local_server import local_page  # noqa: PLC0415
+
+    return local_page(config, log)
 
 
 def drain(given: argparse.Namespace) -> int:
