@@ -19,6 +19,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +49,7 @@ FULL_WAIT_S: Final = 5.0
 LEAST_FREE_BYTES: Final = 256 << 10
 QUARANTINE: Final = "quarantine"
 QUARANTINED_MAX: Final = 3  # files; fewer when together they would be larger than the outbox may be
+SUSPECT: Final = "outbox.suspect"
 NOTE: Final = "what-happened.json"
 
 Log = Callable[..., None]
@@ -68,7 +70,6 @@ def opened(
     wait: Callable[[float], object] = time.sleep,
 ) -> Outbox:
     """Return the outbox at `path`, new, upgraded or salvaged. Raises OutboxUnusable, OSError."""
-    waiting = False
     limit = fitting(limit, path.parent)
     while True:
         try:
@@ -79,10 +80,14 @@ def opened(
         except (sqlite3.OperationalError, OSError) as error:
             if not _no_room(path.parent, error):
                 raise
-            if not waiting:
-                log("disk_full", path=str(path.parent), reason=str(error), retry_s=FULL_WAIT_S)
-            waiting = True
+            log("commit_failed", reason=str(error), path=str(path.parent))
             wait(FULL_WAIT_S)
+
+
+def suspect(path: Path, reason: str) -> None:
+    """Note that a file proved damaged in use, so that the next start looks at all of it."""
+    with suppress(OSError):
+        path.with_name(SUSPECT).write_text(reason[:200], "utf-8")
 
 
 def damage(path: Path, *, budget_s: float | None = CHECK_S) -> str | None:
@@ -117,13 +122,17 @@ def _put_right(
     if aside is None:
         if not path.exists() or not path.stat().st_size:
             return
-        found = damage(path)
+        mark = path.with_name(SUSPECT)
+        found = damage(path, budget_s=None if mark.exists() else CHECK_S)
+        if found is None and mark.exists():
+            found = mark.read_text("utf-8", "replace")
         if found is None:
             _upgrade(path, new_stream=new_stream, now_us=now_us, limit=limit, log=log)
             return
         reason = found
         aside = _put_aside(path, now_us=now_us)
     _salvage(aside, path, reason=reason, new_stream=new_stream, now_us=now_us, limit=limit, log=log)
+    path.with_name(SUSPECT).unlink(missing_ok=True)
     _bound(path.parent / QUARANTINE, limit.bytes, log)
 
 

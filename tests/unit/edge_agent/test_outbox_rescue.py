@@ -309,6 +309,21 @@ def test_the_check_at_the_start_takes_no_longer_than_it_may(tmp_path: Path) -> N
     assert damage(path) is not None
 
 
+def test_a_file_that_proved_damaged_in_use_is_put_aside_at_the_next_start(tmp_path: Path) -> None:
+    """Whatever the checks say: an agent that stops again and again helps nobody."""
+    path = tmp_path / "outbox.db"
+    filled(path)
+    outbox_rescue.suspect(path, "database disk image is malformed")
+
+    outbox = open_it(path)
+
+    assert report_of(outbox)["reason"] == "database disk image is malformed"
+    assert len(held(outbox)) == 299
+    outbox.close()
+    open_it(path).close()
+    assert len(list((tmp_path / QUARANTINE).iterdir())) == 1, "once"
+
+
 def test_what_flips_while_the_agent_runs_is_set_aside_when_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     payloads = filled(path)
@@ -406,7 +421,7 @@ def test_an_agent_that_starts_on_a_full_disk_waits_for_it(small_disk: Path) -> N
 
     outbox = open_it(small_disk / "outbox.db", said, wait=wait)
 
-    assert [event for event, _ in said] == ["disk_full"], "said once, not each time"
+    assert [event for event, _ in said] == ["commit_failed"] * 3, "a sign of life each time"
     assert len(waits) == 3
     outbox.append([Draft(heard_at=1, kind=RowKind.WMBUS, payload=b"x")], {})
     outbox.close()
