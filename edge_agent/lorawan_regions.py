@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from decoders.lorawan.security import Radio
-
 MOST_CHANNELS: Final = 16
 STEP_125_HZ: Final = 200_000
 STEP_500_HZ: Final = 1_600_000
@@ -36,11 +34,6 @@ def radios(region: str, *, datr: str, freq_hz: int) -> tuple[tuple[int, int], ..
     ((3, 11),)
     """
     return REGIONS[region](datr, freq_hz)
-
-
-def radio_of(rate: int, channel: int, *, conf_f_cnt: int) -> Radio:
-    """Return what the integrity code covers."""
-    return Radio(conf_f_cnt=conf_f_cnt, tx_dr=rate, tx_ch=channel)
 
 
 def _us915(datr: str, freq_hz: int) -> tuple[tuple[int, int], ...]:

@@ -75,9 +75,6 @@ class Sessions:
         self._joins = Joins()
         self.renew(keys)
 
-    def __len__(self) -> int:
-        return len(self._devices)
-
     def renew(self, keys: Iterable[DeviceKeys]) -> None:
         """Take the keys as they are now: new sessions are added, devices left out are forgotten.
 
