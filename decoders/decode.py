@@ -80,8 +80,31 @@ def decode_lorawan(
             f"{len(payload)} bytes, LoRaWAN carries at most {MAX_LORAWAN_PAYLOAD} (port {port})"
         )
         raise Unsupported(transport.LAYER, MAX_LORAWAN_PAYLOAD, detail)
-    if axioma.is_packed_day(payload):
-        return _packed_day(payload, f_cnt=f_cnt, dev_eui=dev_eui, integrity=integrity)
+    read = _packed_day if axioma.is_packed_day(payload) else _mbus_payload
+    return read(payload, f_cnt=f_cnt, dev_eui=dev_eui, integrity=integrity)
+
+
+def wmbus_header_bytes(payload: bytes) -> int:
+    """How much of a LoRaWAN payload is a wM-Bus link header (L C M A): some makers send it along.
+
+    Source: INTEGRA 9-730-PT-EN, 4.5 (a wM-Bus telegram without its checksums); no public payload.
+    """
+    if len(payload) <= link.HEADER_BYTES or payload[0] in transport.HEADER_CIS:
+        return 0
+    whole = payload[0] == len(payload) - 1 and payload[1] == _SENT_UNASKED
+    return link.HEADER_BYTES if whole else 0
+
+
+def lorawan_reader(dev_eui: int | None, found: tuple[records.Record, ...]) -> Reader | None:
+    """The driver of a LoRaWAN device, else of a payload that only one driver understands."""
+    if dev_eui is not None:
+        return reader_for_dev_eui_prefix(dev_eui >> 40)
+    return reader_for_lorawan_records(tuple(record.shape.head for record in found))
+
+
+def _mbus_payload(
+    payload: bytes, *, f_cnt: int, dev_eui: int | None, integrity: Integrity
+) -> Telegram:
     start = wmbus_header_bytes(payload)
     header = transport.read_header(payload[start:], at=start, modes=transport.CLEAR)
     if header.compact:
@@ -113,17 +136,6 @@ def decode_lorawan(
     )
 
 
-def wmbus_header_bytes(payload: bytes) -> int:
-    """How much of a LoRaWAN payload is a wM-Bus link header (L C M A): some makers send it along.
-
-    Source: INTEGRA 9-730-PT-EN, 4.5 (a wM-Bus telegram without its checksums); no public payload.
-    """
-    if len(payload) <= link.HEADER_BYTES or payload[0] in transport.HEADER_CIS:
-        return 0
-    whole = payload[0] == len(payload) - 1 and payload[1] == _SENT_UNASKED
-    return link.HEADER_BYTES if whole else 0
-
-
 def _packed_day(
     payload: bytes, *, f_cnt: int, dev_eui: int | None, integrity: Integrity
 ) -> Telegram:
@@ -148,13 +160,6 @@ def _packed_day(
         records=(),
         doubts=(),
     )
-
-
-def lorawan_reader(dev_eui: int | None, found: tuple[records.Record, ...]) -> Reader | None:
-    """The driver of a LoRaWAN device, else of a payload that only one driver understands."""
-    if dev_eui is not None:
-        return reader_for_dev_eui_prefix(dev_eui >> 40)
-    return reader_for_lorawan_records(tuple(record.shape.head for record in found))
 
 
 def _decode_frame(

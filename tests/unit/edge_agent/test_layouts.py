@@ -47,10 +47,12 @@ class Agent:
         )
 
     def tell(self, told: Input) -> list[Draft]:
+        """Take one input; return the telegrams that became rows."""
         now = Now(at=NOON, wall_s=self.wall_s)
         self.state, effects = core.step(self.state, told, now)
         self.effects += effects
-        return [row for effect in effects if isinstance(effect, Store) for row in effect.rows]
+        stored = [effect for effect in effects if isinstance(effect, Store)]
+        return [row for each in stored for row in each.rows if row.kind == RowKind.WMBUS]
 
     @property
     def learned(self) -> list[bytes]:
