@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from edge_agent import memory, scan
+from edge_agent import scan
 from edge_agent.clock import Clock
 from edge_agent.inputs import Scanned
 from edge_agent.sources.port import Inbox
@@ -54,8 +53,8 @@ class NightlyScan:
     def look(self) -> None:
         """Scan now. A scan that fails is logged, and tried again the next night."""
         try:
-            said = scan.nightly(remembered(self._outbox), self._outbox.with_name(NIGHTS_FILE))
-        except (scan.ScanFailed, OSError, sqlite3.DatabaseError) as error:
+            said = scan.in_child(self._outbox, self._outbox.with_name(NIGHTS_FILE))
+        except scan.ScanFailed as error:
             self._log("scan_failed", reason=str(error))
             return
         self._log("scanned", found=len(said.found), unavailable=said.unavailable)
@@ -65,17 +64,3 @@ class NightlyScan:
 def night_of(now_us: int) -> int:
     """Return the number of the night that ended last."""
     return (now_us // HOUR_US - NIGHT_HOUR_UTC) // DAY_H
-
-
-def remembered(outbox: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield what the rules remember of each meter, from the checkpoints of a running agent."""
-    connection = sqlite3.connect(f"{outbox.resolve().as_uri()}?mode=ro", uri=True)
-    try:
-        for name, packed in connection.execute(
-            "SELECT name, state FROM checkpoint WHERE name GLOB 'm/*'"
-        ).fetchall():
-            meter = memory.unpack(packed)
-            if meter is not None and meter.flow is not None:
-                yield name[2:], meter.flow.memory
-    finally:
-        connection.close()

@@ -107,7 +107,7 @@ def test_each_night_is_remembered_for_eight_weeks_and_a_meter_that_is_gone_runs_
     kept = tmp_path / "nights.cbor"
 
     for _ in range(3):
-        scan.nightly([("m", memory_after(30, 5)), ("new", b"")], kept)
+        scan.tonight([("m", memory_after(30, 5)), ("new", b"")], kept)
 
     assert scan.read_nights(kept) == {"m": bytes([5, 5, 5])}
     assert stat.S_IMODE(os.stat(kept).st_mode) == 0o600
