@@ -15,6 +15,7 @@ from field_sim.soak import (
     flapping,
     halfopen,
     kills,
+    leaks,
     mutate,
     outage,
     power,
@@ -34,6 +35,7 @@ SOAKS: Mapping[str, tuple[Soak, int, str]] = {
     "clocks": (clocks.run, clocks.HOURS, "hours of telegrams"),
     "flapping": (flapping.run, flapping.CYCLES, "cuts of half a minute"),
     "halfopen": (halfopen.run, halfopen.DEATHS, "deaths of the line"),
+    "leaks": (leaks.run, 46, "households, each with every sort of leak and once without"),
     "mutate": (mutate.run, mutate.INPUTS, "inputs"),
     "outage": (outage.run, outage.DAYS, "days (also --days)"),
     "power": (power.run, power.CUTS, "power cuts"),
@@ -50,6 +52,7 @@ Runs the real platform roughly and counts what became of every telegram.
   clocks    two gateways 40 minutes apart hear the same meters
   flapping  the line is cut for half a minute and healed for as long, again and again
   halfopen  the line dies without a word; a new one must come within 1.5 keep-alives
+  leaks     every sort of leak planted in real households: found, when, at which load
   mutate    damaged and made-up frames for the decoders: each answers or refuses, at once
   outage    no broker for days, 4,000 meters heard meanwhile; then the drain (--profile)
   power     the outbox on a disk that loses, tears and reorders what was not synced
