@@ -188,7 +188,7 @@ class Sink:
         counts.rows += len(seqs)
         counts.rows_early += len(seqs) if batch.early else 0
         counts.rows_again += len(seqs) - taking.rows
-        taken.lost += sum((loss.last_seq or 0) - loss.first_seq + 1 for loss in taking.losses)
+        taken.lost += sum(loss.rows or 0 for loss in taking.losses)
         chosen = [i for i in range(taking.begin, taking.end) if i not in taking.skip]
         if not chosen:
             return

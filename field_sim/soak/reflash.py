@@ -78,7 +78,7 @@ def judge_losses(platform: Platform, kept: list[Sent], verdict: Verdict) -> None
     missing = [row for row in kept if row.reception not in stored]
     with platform.pool("metering").connection() as connection:
         losses = connection.execute(
-            "SELECT stream, first_seq, coalesce(last_seq, 9223372036854775807), certain,"
+            "SELECT stream, first_seq, last_seq, certain,"
             " (extract(epoch FROM from_at) * 1000000)::bigint,"
             " (extract(epoch FROM to_at) * 1000000)::bigint FROM edge_losses"
         ).fetchall()
@@ -86,7 +86,7 @@ def judge_losses(platform: Platform, kept: list[Sent], verdict: Verdict) -> None
         row
         for row in missing
         if not any(
-            bytes(stream) == row.stream and first <= row.seq <= last
+            bytes(stream) == row.stream and first <= row.seq and (last is None or row.seq <= last)
             for stream, first, last, *_ in losses
         )
     ]
@@ -104,7 +104,13 @@ def judge_losses(platform: Platform, kept: list[Sent], verdict: Verdict) -> None
     verdict.must_be_zero["rows lost in silence"] = len(silent)
     verdict.must_be_zero["rows lost outside the reported time"] = len(outside)
     verdict.notes += [
-        f"loss: stream {bytes(stream).hex()[:8]}, rows {first} to {last}, "
-        f"{'certain' if certain else 'possible'}, heard {from_at} to {to_at} µs"
+        f"loss: stream {bytes(stream).hex()[:8]}, {reach(first, last, of='rows')}, "
+        f"{'certain' if certain else 'possible'}, {reach(from_at, to_at, of='heard')} µs"
         for stream, first, last, certain, from_at, to_at in losses
     ]
+
+
+def reach(first: int | None, last: int | None, *, of: str) -> str:
+    """Say a range in words; an end that nobody knows stays open."""
+    begin = f"{of} from {'?' if first is None else first}"
+    return f"{begin} on, the end is unknown" if last is None else f"{begin} to {last}"
