@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from decoders.value import value
@@ -74,8 +75,13 @@ class Health:
         sources: Sequence[Source] = (),
         board: Measured | None = None,
         watcher: Callable[[Status], None] | None = None,
+        settings: Figures = MappingProxyType({}),
     ) -> None:
-        """`watcher`: handed the agent's status about once a second; the local page."""
+        """`watcher`: handed the agent's status about once a second; the local page.
+
+        `settings`: figures that hold as long as the process, such as the room an outbox may take
+        """
+        self._settings = dict(settings)
         self._board = board or Nothing()
         self._watcher = watcher
         self._watched_s = self._logged_s = float("-inf")
@@ -102,6 +108,7 @@ class Health:
             "source_committed": committed,
             "outbox_rows": outbox.held,
             "outbox_bytes": outbox.size,
+            **self._settings,
             "outbox_pending": outbox.pending,
             "inbox": inbox,
             "meters": len(state.reduction.meters),

@@ -111,7 +111,7 @@ def agent_of(
             broker=config.broker, gateway=config.gateway, inbox=inbox, clock=clock, log=log
         ),
         sources=(*sources, *_scan(config, inbox, clock, log)) if configured else sources,
-        health=Health(sources, Board(config.state), watcher),
+        health=Health(sources, Board(config.state), watcher, _settings(config)),
         inbox=inbox,
         clock=clock,
         log=log,
@@ -127,6 +127,15 @@ def _policy(config: Config, keys: GatewayKeys) -> reduction.Policy:
         offsets_us=config.meter_offsets_us,
         thresholds=config.thresholds,
     )
+
+
+def _settings(config: Config) -> dict[str, int]:
+    """Return what the cloud is told of how this gateway is set up."""
+    return {
+        "profile_lean": int(config.profile == "lean"),
+        "outbox_limit_bytes": config.limit.bytes,
+        "outbox_limit_days": round(config.limit.days),
+    }
 
 
 def _scan(config: Config, inbox: Inbox, clock: Clock, log: Log) -> tuple[Source, ...]:

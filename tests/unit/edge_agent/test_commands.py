@@ -246,3 +246,13 @@ def test_an_agent_recovers_its_memory_from_the_outbox(tmp_path: Path) -> None:
 
     assert agent.health()["layouts"] == len(known_formats()) + 1
     assert agent.health()["meters"] == 0
+
+
+def test_an_agent_says_which_profile_it_has_and_what_it_may_keep(tmp_path: Path) -> None:
+    path = settings(tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "profile": "lean"}))
+
+    said = agent_of(read_config(path), log=lambda *_, **__: None).health()
+
+    assert said["profile_lean"] == 1
+    assert (said["outbox_limit_bytes"], said["outbox_limit_days"]) == (64 << 20, 9)
