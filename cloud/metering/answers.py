@@ -231,6 +231,16 @@ class Report(TypedDict):
     says: dict[str, Any]
 
 
+class Rejects(TypedDict):
+    """How many dead letters of one code a gateway has, and in which state."""
+
+    code: str
+    open: int
+    replayed: int
+    dismissed: int
+    last_received_at: str | None
+
+
 Responses = dict[int | str, dict[str, Any]]
 
 

@@ -13,7 +13,16 @@ from cloud.kernel.platform import Platform
 from cloud.kernel.problems import NOT_FOUND, Problem, problem_type
 from cloud.kernel.web import OpenPlatform
 from cloud.metering import network_views, shapes, views
-from cloud.metering.answers import DeadLetter, Gateway, GatewayHours, Page, Report, listed, shown
+from cloud.metering.answers import (
+    DeadLetter,
+    Gateway,
+    GatewayHours,
+    Page,
+    Rejects,
+    Report,
+    listed,
+    shown,
+)
 from cloud.metering.asked import BIGINT_MAX, cursor_key, time_range
 from cloud.metering.csv_answer import AnswerForm
 from cloud.metering.network_views import HOURS_SHOWN, full_hour
@@ -120,6 +129,21 @@ def gateway_reports(
     return form.written(page(rows, wanted, key=lambda r: [r["report_key"]], item=shapes.report))
 
 
+@router.get("/gateways/{gateway}/dead-letters", responses=listed(Page[Rejects]))
+def gateway_rejects(
+    principal: Operator, platform: OpenPlatform, form: AnswerForm, gateway: GatewayId
+) -> Any:  # noqa: ANN401  JSON or CSV
+    """How many dead letters of each code a gateway has; `/dead-letters?gateway=` lists them."""
+    with platform.pool(CONTEXT).connection() as connection:
+        gateway_key = network_views.gateway_key_of(
+            connection, administrations=principal.administrations, gateway=gateway
+        )
+        if gateway_key is None:
+            raise Problem(NOT_FOUND)
+        rows = network_views.rejects(connection, gateway_key=gateway_key)
+    return form.written({"items": [shapes.rejects(row) for row in rows], "next": None})
+
+
 @router.get("/dead-letters", responses=listed(Page[DeadLetter]))
 def list_dead_letters(
     *,
@@ -129,6 +153,7 @@ def list_dead_letters(
     wanted: PageQuery,
     code: Annotated[str | None, Query(max_length=64)] = None,
     state: Literal["open", "replayed", "dismissed"] | None = None,
+    gateway: Annotated[str | None, Query(max_length=32)] = None,
 ) -> Any:  # noqa: ANN401  JSON or CSV
     """What could not be accepted, newest first, with its bytes and its reason."""
     with platform.pool(CONTEXT).connection() as connection:
@@ -137,6 +162,7 @@ def list_dead_letters(
             administrations=principal.administrations,
             code=code,
             state=state,
+            gateway=gateway,
             before=cursor_key(wanted.after, first=BIGINT_MAX),
             limit=wanted.rows,
             strangers=sees_all(platform, principal),

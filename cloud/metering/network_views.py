@@ -160,6 +160,20 @@ def reports(
     )
 
 
+def rejects(connection: Connection, *, gateway_key: int) -> list[Row]:
+    """Return how many dead letters of each code a gateway has, the most still open first."""
+    return _rows(
+        connection,
+        """SELECT code, count(*) FILTER (WHERE state = 'open') AS open,
+                  count(*) FILTER (WHERE state = 'replayed') AS replayed,
+                  count(*) FILTER (WHERE state = 'dismissed') AS dismissed,
+                  max(received_at) AS last_received_at
+           FROM row_dead_letters WHERE gateway_key = %(gateway_key)s
+           GROUP BY code ORDER BY open DESC, last_received_at DESC, code""",
+        gateway_key=gateway_key,
+    )
+
+
 def flow(
     connection: Connection,
     *,

@@ -222,3 +222,13 @@ def report(row: Row) -> answers.Report:
         "received_at": instant(row["received_at"]),
         "says": {name: held for name, held in row["payload"].items() if name != "kind"},
     }
+
+
+def rejects(row: Row) -> answers.Rejects:
+    return {
+        "code": row["code"],
+        "open": row["open"],
+        "replayed": row["replayed"],
+        "dismissed": row["dismissed"],
+        "last_received_at": instant(row["last_received_at"]),
+    }

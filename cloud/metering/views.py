@@ -286,6 +286,7 @@ def dead_letters(
     before: int,
     limit: int,
     strangers: bool,
+    gateway: str | None = None,
 ) -> list[Row]:
     """Return what was refused, newest first; `strangers`: of gateways nobody registered, too."""
     query = """
@@ -298,6 +299,8 @@ def dead_letters(
         query += " AND d.code = %(code)s"
     if state:
         query += " AND d.state = %(state)s"
+    if gateway:
+        query += " AND g.id = %(gateway)s"
     return _rows(
         connection,
         query + " ORDER BY d.dead_letter_key DESC LIMIT %(limit)s",
@@ -305,6 +308,7 @@ def dead_letters(
         strangers=strangers,
         code=code,
         state=state,
+        gateway=gateway,
         before=before,
         limit=limit,
     )

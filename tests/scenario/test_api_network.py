@@ -54,6 +54,19 @@ def test_reports_of_a_gateway_are_listed_newest_first(heard: Api) -> None:
     assert heard.get("/gateways/centro/reports")["items"] == []
 
 
+def test_rejects_of_a_gateway_are_counted_by_code_and_listed_alone(heard: Api) -> None:
+    (counted,) = heard.get("/gateways/cerro/dead-letters")["items"]
+    one, two = heard.get("/dead-letters", gateway="cerro")["items"]
+
+    assert (counted["code"], counted["open"], counted["replayed"]) == (one["code"], 2, 0)
+    assert counted["last_received_at"] == max(one["received_at"], two["received_at"])
+    heard.post(f"/dead-letters/{one['id']}/dismiss")
+    (counted,) = heard.get("/gateways/cerro/dead-letters")["items"]
+    assert (counted["open"], counted["dismissed"]) == (1, 1)
+    assert heard.get("/gateways/centro/dead-letters")["items"] == []
+    assert heard.get("/dead-letters", gateway="centro")["items"] == []
+
+
 def test_a_reject_is_dismissed_once_and_for_all_but_not_after_it_was_replayed(
     heard: Api, database: Database, tmp_path: Path
 ) -> None:

@@ -62,6 +62,7 @@ ALLOWED: dict[str, frozenset[Role]] = {
     "/api/v1/gateways": OPERATES,
     "/api/v1/gateways/{gateway}/hours": OPERATES,
     "/api/v1/gateways/{gateway}/reports": OPERATES,
+    "/api/v1/gateways/{gateway}/dead-letters": OPERATES,
     "/api/v1/dead-letters": OPERATES,
     "/api/v1/dead-letters/{dead_letter_key}/replay": OPERATES,
     "/api/v1/dead-letters/{dead_letter_key}/dismiss": OPERATES,
