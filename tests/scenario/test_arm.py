@@ -15,6 +15,8 @@ from release import pyz, wheels
 from release.arm import checks, emulator, roots
 from release.arm.roots import CannotEmulate, Root
 
+FIRST = "armel"
+
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -37,6 +39,8 @@ def test_a_gateways_processor_answers_as_this_machine_does(name: str, archive: P
     if not any(map(shutil.which, emulator.PROGRAMS)):
         pytest.skip(f"no emulator: on Debian, apt-get install {emulator.PACKAGE}")
     root, _ = emulator.GATEWAYS[name]
+    if name != FIRST and not root.made:
+        pytest.skip(f"{name} is made by tasks.py arm; {FIRST}, the oldest processor, runs always")
     made(root)
     machine = emulator.gateway(name)
 
