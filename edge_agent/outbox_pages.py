@@ -69,9 +69,13 @@ class Pages:
         self._gone = gone
         self._page_rows = page_rows
         self.rows = self.fresh = self.found_damaged = 0
+        self._unpacked: tuple[int, list[Row]] | None = (
+            None  # the block read last: messages are short
+        )
 
     def load(self) -> None:
         """Count what is there: at the start, and after a transaction that was rolled back."""
+        self._unpacked = None
         self.fresh = one(self._db, "SELECT count(*) FROM fresh")[0]
         self.rows = self.fresh + one(self._db, "SELECT coalesce(sum(rows), 0) FROM page")[0]
 
@@ -221,6 +225,8 @@ class Pages:
 
     def _block(self, block: int) -> list[Row]:
         """Return the rows of a block that can be read; the rest is set aside."""
+        if self._unpacked is not None and self._unpacked[0] == block:
+            return self._unpacked[1]
         sql = SELECT + "WHERE id BETWEEN ? AND ? ORDER BY id"
         pages = list(self._db.execute(sql, (block * KINDS, block * KINDS + KINDS - 1)))
         rows: list[Row] = []
@@ -229,7 +235,9 @@ class Pages:
                 rows += self._page_rows_of(page)
             except RowDamaged:
                 self._set_page_aside(page)
-        return sorted(rows, key=lambda row: row.seq)
+        rows.sort(key=lambda row: row.seq)
+        self._unpacked = block, rows
+        return rows
 
     def _page_rows_of(self, page: Page) -> tuple[Row, ...]:
         for (body,) in self._db.execute("SELECT body FROM page WHERE id = ?", (page.id,)):
@@ -248,6 +256,7 @@ class Pages:
     def _delete(self, page: Page) -> None:
         self._db.execute("DELETE FROM page WHERE id = ?", (page.id,))
         self.rows -= page.rows
+        self._unpacked = None
 
     def _set_page_aside(self, page: Page) -> None:
         """Take a page whose bytes changed out of the way, and declare what was in it."""
