@@ -297,7 +297,7 @@ def _line(line: str, where: str, newer: Mapping[str, int]) -> tuple[str, int, by
         address_of(name)
         key = bytes.fromhex(said["key_hex"])
         version = int(said.get("version", newer.get(name, 1)))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise KeyFileUnusable(
             "keys_malformed",
             f'{where}: {{"meter": …, "key_hex": …}} or {{"meter": …, "lorawan": …}} is expected',

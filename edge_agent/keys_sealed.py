@@ -98,17 +98,22 @@ def read_sealed(path: Path) -> Sealed:
             whole = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise KeyFileUnusable("keys_unreadable", f"{path}: {error.strerror}") from None
+    return sealed_in(whole, str(path))
+
+
+def sealed_in(whole: bytes, where: str) -> Sealed:
+    """Return the parts of a file's bytes. Raises KeyFileUnusable."""
     if len(whole) > MAX_FILE_BYTES:
-        raise KeyFileUnusable("keys_too_many", f"{path}: more than {MAX_FILE_BYTES} bytes")
+        raise KeyFileUnusable("keys_too_many", f"{where}: more than {MAX_FILE_BYTES} bytes")
     if not whole.startswith(MAGIC):
-        raise KeyFileUnusable("keys_not_sealed", f"{path}: this is no sealed key file")
+        raise KeyFileUnusable("keys_not_sealed", f"{where}: this is no sealed key file")
     end = whole.find(b"\n", 0, MAX_HEADER_BYTES) + 1
     if not end:
-        raise KeyFileUnusable("keys_truncated", f"{path}: it ends within its header")
+        raise KeyFileUnusable("keys_truncated", f"{where}: it ends within its header")
     try:
-        return _parted(json.loads(whole[:end]), whole[:end], whole[end:], path)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise KeyFileUnusable("keys_tampered", f"{path}: its header is none of ours") from None
+        return _parted(json.loads(whole[:end]), whole[:end], whole[end:], where)
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        raise KeyFileUnusable("keys_tampered", f"{where}: its header is none of ours") from None
 
 
 def opened(file: Sealed, *, gateway: str, private_key: PrivateKey) -> Given:
@@ -227,16 +232,16 @@ def _slot(
     }
 
 
-def _parted(header: dict[str, Any], beside: bytes, rest: bytes, path: Path) -> Sealed:
+def _parted(header: dict[str, Any], beside: bytes, rest: bytes, where: str) -> Sealed:
     """Return what a header says, with what follows it. Raises KeyFileUnusable, ValueError, …"""
     if header["aquacis_keys"] != FORMAT:
         raise KeyFileUnusable(
             "keys_version",
-            f"{path}: format {header['aquacis_keys']!r}, and this agent reads {FORMAT}",
+            f"{where}: format {header['aquacis_keys']!r}, and this agent reads {FORMAT}",
         )
     if len(rest) < int(header["bytes"]):
         raise KeyFileUnusable(
-            "keys_truncated", f"{path}: {len(rest)} of {int(header['bytes'])} bytes are there"
+            "keys_truncated", f"{where}: {len(rest)} of {int(header['bytes'])} bytes are there"
         )
     nonce, slots = bytes.fromhex(header["nonce"]), header["slots"]
     if len(rest) > int(header["bytes"]) or len(nonce) != aes_gcm.NONCE_BYTES:

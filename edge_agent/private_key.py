@@ -153,7 +153,7 @@ def _ec(fields: list[tuple[int, bytes]], *, curve: tuple[int, bytes] | None) -> 
         raise ValueError("not SEC1")
     for tag, content in fields[2:]:
         if tag == _PARAMETERS:
-            curve = next(_fields(content))
+            curve = next(_fields(content), None)
     if curve is None or curve[0] != _OBJECT:
         raise ValueError("a curve without a name")
     scalar = int.from_bytes(fields[1][1], "big")

@@ -22,6 +22,9 @@ from decoders.uplink import Ack, Batch, Row, RowKind, pack_rows
 from decoders.uplink_fields import UplinkError
 from decoders.value import value
 from edge_agent.clock import SystemClock
+from edge_agent.keys import Given, KeyFileUnusable, given_by
+from edge_agent.keys_sealed import opened, sealed, sealed_in
+from edge_agent.private_key import PrivateKey, PrivateKeyUnusable, private_key_of
 from edge_agent.sources import gwmp, multitech
 from edge_agent.sources.amber import AmberFramer
 from edge_agent.sources.chirpstack_protobuf import event_in
@@ -36,6 +39,7 @@ FORMATS: Final = known_formats()
 NOW_US: Final = 1_772_452_800_000_000
 LEAST_BATCH: Final = 1  # frames of one length from which the batch is swept: here always
 CLOCK: Final = SystemClock()
+OWN: Final = PrivateKey(b"EC")
 
 
 @value
@@ -47,6 +51,18 @@ class Target:
     refuses: tuple[type[Exception], ...]
     seeds: Callable[[], Sequence[bytes]]
     most_bytes: int = 300
+
+
+def key_file(given: bytes) -> None:
+    """One reader or the other, by the first byte, as an agent looks at it."""
+    if given.startswith(b'{"aquacis_keys":'):
+        opened(sealed_in(given, "it"), gateway="norte", private_key=OWN)
+    else:
+        given_by(given.decode("utf-8", "replace"), "it", newer={})
+
+
+def private_key(given: bytes) -> None:
+    private_key_of(given.decode("latin-1"))
 
 
 def wmbus(given: bytes) -> None:
@@ -187,7 +203,41 @@ def _serial() -> Iterator[bytes]:
 
 
 _DECODE_ERROR = (DecodeError,)
+
+
+def _key_files() -> list[bytes]:
+    meters = Given(assigned=frozenset({"KAW-53885758"}), meters={"KAW-53885758": {1: KEY}})
+    lorawan = {"version": "1.0", "dev_addr": "01AB23CD", "app_s_key": KEY.hex(), "f_cnt_up": 7}
+    lines: list[dict[str, object]] = [
+        {"meter": "KAW-53885758", "key_hex": KEY.hex(), "version": 2},
+        {"meter": "0013EA0001020304", "lorawan": lorawan},
+    ]
+    whole = sealed(meters, gateway="norte", private_keys=[OWN], random=bytes)
+    return [whole, *(json.dumps(line).encode() for line in lines)]
+
+
+def _pem() -> list[bytes]:
+    der = bytes.fromhex("30310201010420") + bytes(31) + b"\7"
+    der += bytes.fromhex("a00a06082a8648ce3d030107")
+    body = base64.b64encode(der)
+    return [b"-----BEGIN EC PRIVATE KEY-----\n" + body + b"\n-----END EC PRIVATE KEY-----\n"]
+
+
 TARGETS: Mapping[str, Target] = {
+    "keys": Target(
+        says="a gateway's key file, sealed and in lines",
+        reads=key_file,
+        refuses=(KeyFileUnusable,),
+        seeds=_key_files,
+        most_bytes=1000,
+    ),
+    "private-key": Target(
+        says="private keys in PEM",
+        reads=private_key,
+        refuses=(PrivateKeyUnusable,),
+        seeds=_pem,
+        most_bytes=1000,
+    ),
     "wmbus": Target(
         says="wM-Bus frames: link, extended link, authentication, transport, records",
         reads=wmbus,

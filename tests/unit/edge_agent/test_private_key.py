@@ -167,6 +167,7 @@ def test_a_key_shows_its_name_alone(tmp_path: Path) -> None:
         (PKCS1.replace("RSA PRIVATE", "EC PRIVATE"), "private_key_malformed"),
         (SEC1.replace("EC PRIVATE", "PRIVATE"), "private_key_malformed"),
         (SEC1.replace("EC PRIVATE", "DSA PRIVATE"), "private_key_malformed"),
+        (SEC1_WITHOUT_PUBLIC.replace("oAoG", "oAAG"), "private_key_malformed"),
         ("-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----", "private_key_malformed"),
     ],
 )
