@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 
 from cloud.kernel.clock import to_us
 from cloud.metering import alerts
-from cloud.metering.model import Alert, Anomaly, Gateway
+from cloud.metering.model import DAY_US, Alert, Anomaly, Gateway
 from cloud.metering.store import storable
 
 Connection = psycopg.Connection[Any]
@@ -26,7 +26,12 @@ def report(
     gateway: Gateway,
     received_at: int,
 ) -> Alert | None:
-    """Record what a gateway says of an episode; return the alert when its readers should know."""
+    """Record what a gateway says of an episode; return the alert when its readers should know.
+
+    A meter that is silent to one gateway and heard by another is not silent: nothing is recorded.
+    """
+    if anomaly.kind == alerts.SILENT and _heard_since(connection, anomaly, meter_key=meter_key):
+        return None
     alert = _alert_of(connection, anomaly, meter_key=meter_key)
     result = alerts.outcome(anomaly, alert)
     values = {
@@ -50,6 +55,17 @@ def report(
         [anomaly.episode, now.alert_key, gateway.gateway_key, anomaly.state],
     )
     return now if result.changed else None
+
+
+def _heard_since(connection: Connection, anomaly: Anomaly, *, meter_key: int) -> bool:
+    """Say whether somebody has heard the meter a day or more after it fell silent to this one."""
+    if anomaly.state == "closed":
+        return False
+    heard = connection.execute(
+        "SELECT last_heard_at FROM meter_state WHERE meter_key = %s", [meter_key]
+    ).fetchone()
+    later = storable(anomaly.started_at + DAY_US)
+    return heard is not None and heard[0] is not None and heard[0] >= later
 
 
 def _alert_of(connection: Connection, anomaly: Anomaly, *, meter_key: int) -> Alert | None:

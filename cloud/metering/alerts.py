@@ -17,9 +17,10 @@ from typing import Any
 from cloud.metering.model import DAY_US, Alert, Anomaly
 from decoders.value import value
 
+SILENT = "silent"
 KINDS = (
     *("continuous_flow", "burst", "intermittent", "ramp", "backflow"),
-    *("silent", "dry", "tamper", "low_battery"),
+    *(SILENT, "dry", "tamper", "low_battery"),
 )
 STATES = ("open", "closed")
 LEVELS = (0, 12, 24, 48, 72, 168)

@@ -11,7 +11,18 @@ import pytest
 from cloud.kernel.db import Database
 from cloud.metering.service import Metering
 from decoders.uplink import Row
-from tests.heard import DAY, HOUR, NOON, Gateway, anomaly, eui, metering_on, published, rows_of
+from tests.heard import (
+    DAY,
+    HOUR,
+    NOON,
+    Gateway,
+    anomaly,
+    eui,
+    lorawan,
+    metering_on,
+    published,
+    rows_of,
+)
 
 METER = eui(1)
 ONE, TWO = "01" * 8, "02" * 8
@@ -128,3 +139,35 @@ def test_an_alert_sent_twice_is_one(service: Metering, database: Database) -> No
     service.ingest(message, "cerro", NOON)
 
     assert told(database) == [("open", 24)]
+
+
+@pytest.mark.parametrize(
+    "kind", ["intermittent", "ramp", "backflow", "dry", "tamper", "low_battery"]
+)
+def test_the_edges_further_rules_become_alerts(
+    service: Metering, database: Database, kind: str
+) -> None:
+    send(service, Gateway(), anomaly(METER, at=NOON, episode=ONE, kind=kind, level=0))
+
+    assert alerts(database) == [(kind, 0, "open")]
+
+
+def test_a_meter_silent_to_one_gateway_and_heard_by_another_is_not_silent(
+    service: Metering, database: Database
+) -> None:
+    quiet, hears = Gateway("cerro"), Gateway("valle")
+    since = NOON - 14 * DAY
+
+    send(
+        service,
+        quiet,
+        anomaly(METER, at=NOON, episode=ONE, kind="silent", level=0, started_at=since),
+    )
+    send(service, hears, lorawan(2, [5, 5], at=NOON))
+    send(
+        service,
+        quiet,
+        anomaly(eui(2), at=NOON + HOUR, episode=TWO, kind="silent", level=0, started_at=since),
+    )
+
+    assert alerts(database) == [("silent", 0, "open")]
