@@ -7,6 +7,7 @@ NULL and has no bytes; a 16-bit −1 ends the file.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import psycopg
 from psycopg import sql
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
 
 from decoders.value import value
 
@@ -23,6 +26,8 @@ POSTGRES_EPOCH_US = (
     946_684_800_000_000  # 2000-01-01 UTC in µs since 1970: timestamptz counts from it
 )
 
+_ARRAY_HEADER = struct.Struct(">iiIii")
+_INT8 = 20  # type of the elements
 _WIRE = {"int8": ">i8", "int4": ">i4", "int2": ">i2", "timestamptz": ">i8"}
 
 
@@ -77,6 +82,21 @@ def rows_for(columns: Mapping[str, Column]) -> bytes | bytearray:
     body = np.frombuffer(stream, np.uint8, table.nbytes, len(_HEADER))
     body[:] = table.view(np.uint8)
     return stream
+
+
+class KeysDumper(Dumper):
+    """Sends an int64 array as one binary bigint[]: number by number costs ten times as much.
+
+    Source: PostgreSQL's array_recv: dimensions, flags, element type, length, lower bound, elements.
+    """
+
+    format = Format.BINARY
+    oid = 1016  # bigint[]
+
+    def dump(self, obj: npt.NDArray[np.int64]) -> bytes:
+        elements = np.empty(len(obj), [("length", ">i4"), ("value", ">i8")])
+        elements["length"], elements["value"] = 8, obj
+        return _ARRAY_HEADER.pack(1, 0, _INT8, len(obj), 1) + elements.tobytes()
 
 
 def copy_rows(

@@ -84,7 +84,8 @@ class Stored:
 
 
 def prepare(connection: Connection) -> None:
-    """Make the temporary tables of a fresh connection."""
+    """Make the temporary tables of a fresh connection, and teach it to send keys."""
+    connection.adapters.register_dumper(np.ndarray, copying.KeysDumper)
     connection.execute(_TEMPORARY)
 
 
@@ -115,7 +116,7 @@ def lock_states(connection: Connection, meter_keys: Int64s) -> States:
             """SELECT meter_key, coalesce((extract(epoch FROM last_at) * 1000000)::bigint, %s),
                    coalesce(last_register_l, 0)
                FROM meter_state WHERE meter_key = ANY (%s) ORDER BY meter_key FOR NO KEY UPDATE""",
-            [NEVER, meter_keys.tolist()],
+            [NEVER, meter_keys],
         ).fetchall()
     if len(rows) != len(meter_keys):
         raise StateBehind(given=len(meter_keys), inserted=len(rows))
