@@ -18,7 +18,6 @@ from decoders.uplink import Ack
 from decoders.value import value
 
 EACH_S: Final = 1.0  # between two such messages: live rows wait no longer, and bring company
-SCAN_EACH_S: Final = 0.05  # between two stretches of the outbox that are searched for alerts
 
 
 class Ahead(IntEnum):
@@ -111,8 +110,7 @@ def sent(
 ) -> Early:
     """A message of such rows went out; `last` 0: there were none up to `reach`."""
     if not last:
-        soon_s = now_s - EACH_S + SCAN_EACH_S
-        return replace(_moved(early, kind, reach), spoke_s=soon_s)
+        return _moved(early, kind, reach)
     return replace(
         early,
         under_way=last,

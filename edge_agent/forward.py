@@ -19,7 +19,6 @@ from decoders.uplink import (
     MAX_GAPS,
     Batch,
     Row,
-    RowKind,
     UplinkError,
     decode_ack,
     encode_batch,
@@ -31,7 +30,7 @@ from edge_agent.connection import Connection
 from edge_agent.early import Ahead
 from edge_agent.inputs import AckReceived, Connected, Delivered, Disconnected, Published
 from edge_agent.mqtt import Broker, SubscriptionRefused
-from edge_agent.outbox import ROW_OVERHEAD_BYTES, Outbox
+from edge_agent.outbox import Outbox
 from edge_agent.protocol import Publish
 from edge_agent.sources.port import Inbox
 
@@ -42,8 +41,6 @@ LEAST_BYTES: Final = 2_048
 UNDER_WAY: Final = 2  # messages: one on the line, one behind it
 QUICK_S: Final = 1.0  # delivered within this: twice as long a message next time
 SLOW_SHARE: Final = 4  # of the keep-alive; slower than that: half as long
-SCANNED_ROWS: Final = 8_000  # looked at for alerts in one turn of the loop
-SCANNED_BYTES: Final = 4_000_000
 HEALTH_ENTRIES: Final = 60  # the codec takes 64
 
 
@@ -122,20 +119,12 @@ def message_of(
 
 
 def rows_ahead(outbox: Outbox, asked: Publish, *, max_bytes: int) -> tuple[tuple[Row, ...], int]:
-    """Return rows that go ahead of their turn, and up to where there are no others before them."""
+    """Return rows that go ahead of their turn, and up to where there are no others."""
     if asked.ahead == Ahead.LIVE:
         rows = outbox.read(asked.first, rows=asked.rows, max_bytes=max_bytes)
-        return rows, rows[-1].seq if rows else outbox.head
-    looked = outbox.read(asked.first, rows=SCANNED_ROWS, max_bytes=SCANNED_BYTES)
-    alerts: list[Row] = []
-    size = 0
-    for row in looked:
-        if row.kind == RowKind.ANOMALY:
-            size += len(row.payload) + ROW_OVERHEAD_BYTES
-            if len(alerts) == asked.rows or (alerts and size > max_bytes):
-                return tuple(alerts), alerts[-1].seq
-            alerts.append(row)
-    return tuple(alerts), looked[-1].seq if looked else outbox.head
+    else:
+        rows = outbox.alerts(asked.first - 1, rows=asked.rows, max_bytes=max_bytes)
+    return rows, rows[-1].seq if rows else outbox.head
 
 
 class Line:

@@ -105,9 +105,9 @@ def test_a_cut_line_costs_few_repeats(broker: Broker, agent: Callable[..., Agent
 def test_answers_lost_messages_twice_and_out_of_turn_store_every_row_once(
     broker: Broker, agent: Callable[..., AgentProcess]
 ) -> None:
-    rows = 6_000
+    rows = 4_000
     trouble = Trouble(answer_lost=0.2, twice=0.2, out_of_turn=0.2)
-    pace = {"batch_rows": 200, "linger_s": 0.05, "ack_timeout_s": 0.5}
+    pace = {"batch_rows": 200, "linger_s": 0.05, "ack_timeout_s": 0.5, "ack_timeout_max_s": 1.0}
     with sink(broker, trouble=trouble) as cloud:
         gateway = agent(broker.port, rows=rows, pace=pace)
         gateway.start()

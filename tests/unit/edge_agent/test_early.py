@@ -104,7 +104,7 @@ def test_a_restored_cloud_gets_the_alerts_ahead_again() -> None:
     assert (back.alerts, back.live) == (300, 1000)
 
 
-def test_alerts_are_found_among_the_rows_and_the_search_says_how_far_it_came(
+def test_alerts_are_found_among_the_rows_until_there_are_no_more(
     tmp_path: Path,
 ) -> None:
     outbox = Outbox(tmp_path / "outbox.db", new_stream=lambda: STREAM, now_us=1)
@@ -119,5 +119,10 @@ def test_alerts_are_found_among_the_rows_and_the_search_says_how_far_it_came(
     )
 
     assert ([row.seq for row in some], so_far) == ([100, 200, 300], 300)
+    none, past = rows_ahead(
+        outbox, Publish(first=1001, rows=50, ahead=Ahead.ALERTS), max_bytes=10_000
+    )
+
     assert ([row.seq for row in rest], end) == ([400, 500, 600, 700, 800, 900, 1000], 1000)
+    assert (none, past) == ((), 1000)
     outbox.close()
