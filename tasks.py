@@ -40,7 +40,7 @@ python3 tasks.py COMMAND
   test [PYTEST ARGS]                        every test: python3 tasks.py test -k 'bus or routes'
   check                                     format, lint, types, import rules, minimum Python
   bench [NAME] [--json]                     figures, each beside the bare limit of the same run
-  soak NAME [--n N] [--seed S]              kills | clocks | power | reflash | restore | sources | storage
+  soak NAME [--n N] [--seed S]              as `soak --help` lists them: kills, outage, …
   fuzz [TARGET…] [--seconds N]              coverage-guided, everything that reads foreign bytes
   pyz [--out FOLDER]                        the gateway's agent as one file and as packages: dist/
   arm [SYSTEM…]                             the agent on emulated ARM gateways: memory, instructions
