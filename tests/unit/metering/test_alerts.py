@@ -155,7 +155,7 @@ def test_the_edges_further_rules_become_alerts(
 def test_a_meter_silent_to_one_gateway_and_heard_by_another_is_not_silent(
     service: Metering, database: Database
 ) -> None:
-    quiet, hears = Gateway("cerro"), Gateway("valle")
+    quiet, hears = Gateway("cerro"), Gateway("centro")
     since = NOON - 14 * DAY
 
     send(
