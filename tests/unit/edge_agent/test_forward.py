@@ -1,0 +1,131 @@
+"""The way to the cloud in its parts: how much to hand over, how long to wait, whom to be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge_agent import forward, protocol
+from edge_agent.config import ConfigError, read_config
+from edge_agent.connection import FIRST_WAIT_S, LONGEST_WAIT_S, wait_s
+from edge_agent.forward import BATCH_BYTES, FIRST_BYTES, LEAST_BYTES, UNDER_WAY, Line
+from edge_agent.mqtt import Broker, CertificateUnusable, broker_at
+from edge_agent.protocol import Link, Pace
+
+
+def delivered(line: Line, *, took_s: float, rows: int = 10) -> None:
+    line.handed(1, rows=rows, now_s=0.0)
+    line.delivered(1, now_s=took_s)
+
+
+def test_messages_grow_on_a_quick_line_and_shrink_on_a_slow_one() -> None:
+    line = Line(keepalive_s=40)
+
+    delivered(line, took_s=0.2)
+    assert line.max_bytes == 2 * FIRST_BYTES
+    delivered(line, took_s=5.0)
+    assert line.max_bytes == 2 * FIRST_BYTES
+    delivered(line, took_s=11.0)
+    assert line.max_bytes == FIRST_BYTES
+
+    for _ in range(20):
+        delivered(line, took_s=0.1)
+    assert line.max_bytes == BATCH_BYTES
+    for _ in range(20):
+        delivered(line, took_s=60.0)
+    assert line.max_bytes == LEAST_BYTES
+
+
+def test_hellos_say_nothing_about_the_line() -> None:
+    line = Line(keepalive_s=40)
+
+    delivered(line, took_s=0.1, rows=0)
+
+    assert line.max_bytes == FIRST_BYTES
+
+
+def test_few_messages_are_under_way_and_those_of_a_lost_connection_make_the_next_smaller() -> None:
+    line = Line(keepalive_s=40)
+    for mid in range(UNDER_WAY):
+        assert line.is_free
+        line.handed(mid, rows=10, now_s=0.0)
+
+    assert not line.is_free
+    line.begins()
+
+    assert line.is_free
+    assert line.max_bytes == FIRST_BYTES // 2
+    assert line.delivered(0, now_s=0.1) == 0, "an answer to the connection before"
+
+
+def test_pauses_double_to_a_bound_and_half_of_each_is_drawn() -> None:
+    assert wait_s(0, 0.0) == FIRST_WAIT_S / 2
+    assert wait_s(0, 1.0) == FIRST_WAIT_S
+    assert wait_s(3, 1.0) == 8 * FIRST_WAIT_S
+    assert wait_s(1000, 0.0) == LONGEST_WAIT_S / 2
+
+
+def test_an_answer_is_waited_for_from_when_the_broker_has_the_message() -> None:
+    pace = Pace(ack_timeout_s=10)
+    link = Link(stream=bytes(16), head=9, sent=9, acked=0, connected=True, deadline_s=10.0)
+
+    later = protocol.delivered(link, now_s=60.0, pace=pace, chance=0.5)
+
+    assert later.deadline_s == 70.0
+    assert protocol.delivered(later, now_s=1.0, pace=pace, chance=0.5).deadline_s == 70.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"broker": "mqtt://b:1883", "cert_file": "c.pem"}, "mqtts"),
+        ({"key_file": "k.pem"}, "cert_file"),
+        ({"mqtt": "4"}, "mqtt"),
+        ({"keepalive_s": 1}, "keepalive_s"),
+        ({"keepalive_s": 4000}, "keepalive_s"),
+    ],
+)
+def test_settings_of_the_line_that_cannot_be_are_refused(
+    tmp_path: Path, settings: dict[str, Any], why: str
+) -> None:
+    told = {"gateway": "gw-a", "broker": "mqtts://b", "state": str(tmp_path), "sources": []}
+    config = tmp_path / "gateway.json"
+    config.write_text(json.dumps(told | settings))
+
+    with pytest.raises(ConfigError, match=why):
+        read_config(config)
+
+
+def test_a_missing_or_damaged_certificate_is_named(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.pem"
+    damaged.write_text("not a certificate")
+
+    for path in (tmp_path / "missing.pem", damaged):
+        with pytest.raises(CertificateUnusable, match=path.name):
+            broker_at("mqtts://b", cert_file=str(path)).context()
+
+
+@pytest.mark.parametrize(
+    ("broker", "user"),
+    [
+        (Broker(host="b", port=1, user="gw-a", password="p"), "gw-a"),
+        (Broker(host="b", port=1, user="gw-a", cert_file="c.pem"), None),
+    ],
+    ids=["by password", "by certificate"],
+)
+def test_with_a_certificate_no_user_name_is_sent(broker: Broker, user: str | None) -> None:
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
+
+    broker.prepare(client)
+
+    assert client.username == user
+
+
+def test_a_gateways_topics_have_its_id() -> None:
+    assert forward.topic_up("gw-a") == "aquacis/1/gateway/gw-a/up"
+    assert forward.topic_down("gw-a") == "aquacis/1/gateway/gw-a/down"
