@@ -33,7 +33,7 @@ def test_a_day_of_a_few_meters_gives_every_figure(monkeypatch: pytest.MonkeyPatc
 
     figures = {figure["figure"]: figure for figure in edge.run(said.append)}
 
-    assert len(figures) == 7
+    assert len(figures) == 8
     assert figures["memory after a month, 4,000 meters"]["holds"]
     assert 0 < figures["share of a core at 250 telegrams/s"]["value"] < 1
     acknowledged = next(line for line in said if "acknowledged" in line)
