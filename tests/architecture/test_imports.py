@@ -68,6 +68,6 @@ def test_each_rule_catches_what_it_forbids(contract: str, tree: Path) -> None:
 
 
 def test_every_rule_is_broken_on_purpose_by_a_test() -> None:
-    kept = [line for line in lint(ROOT).stdout.splitlines() if line.endswith(" KEPT")]
+    said = [line.partition(" KEPT") for line in lint(ROOT).stdout.splitlines()]
 
-    assert {line.removesuffix(" KEPT") for line in kept} == set(VIOLATIONS)
+    assert {contract for contract, kept, _ in said if kept} == set(VIOLATIONS)
