@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cloud.metering import early, edge_protocol
 from cloud.metering.model import Int64s, Stream
-from decoders.uplink import Lost
+from decoders.uplink import Gap, LossKind, Lost
 
 STREAM = Stream(gateway_key=1, stream=bytes(16), upto=0, head=0, head_at=None, started_at=0)
 
@@ -62,6 +62,16 @@ def test_a_declared_loss_never_covers_what_came_early() -> None:
     taking = edge_protocol.take(stream=stream, seqs=seqs(7), lost=(gone,), acked=0)
 
     assert [(loss.first_seq, loss.last_seq) for loss in taking.losses] == [(1, 2), (5, 6)]
+    assert taking.upto == 7
+
+
+def test_an_exact_gap_does_not_cover_it_either() -> None:
+    stream = replace(STREAM, early=((3, 4),))
+    gap = Gap(first=1, count=6, kind=LossKind.HOURLY, from_at=0, to_at=9)
+
+    taking = edge_protocol.take(stream=stream, seqs=seqs(7), lost=(), acked=0, gaps=(gap,))
+
+    assert sum(loss.rows or 0 for loss in taking.losses) == 4
     assert taking.upto == 7
 
 
