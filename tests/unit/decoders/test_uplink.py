@@ -268,3 +268,13 @@ def test_columns_have_the_same_width_everywhere() -> None:
         "snr": 1,
         "length": 2,
     }
+
+
+def test_rows_ahead_of_their_turn_are_marked_and_cost_nothing_where_there_are_none() -> None:
+    assert "early" not in cbor2.loads(encode_batch(a_batch(a_row())))
+    assert decode_batch(encode_batch(replace(a_batch(a_row(7)), early=True))).early
+
+    plain = Ack(stream=STREAM, upto=3, credit=10, cloud_at=1)
+    assert {"early", "took"}.isdisjoint(cbor2.loads(encode_ack(plain)))
+    answer = replace(plain, early=512, took=7)
+    assert decode_ack(encode_ack(answer)) == answer
