@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,9 +13,9 @@ from typing import Any
 from decoders.uplink import RowKind
 from edge_agent.outbox import Draft, Outbox
 from field_sim.broker import Broker
+from field_sim.soak.one_agent import OneAgent
 from field_sim.supervisor import start
 
-ROOT = Path(__file__).parents[1]
 PATIENCE_S = 20.0
 
 
@@ -56,83 +52,20 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-class AgentProcess:
-    """One agent after another on one state folder."""
+class AgentProcess(OneAgent):
+    """One agent's process after another, of the gateway that these tests know."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.outbox = folder / "state" / "outbox.db"
-        self.log = folder / "agent.log"
-        self.log.touch()
-        self.config = folder / "gateway.json"
-        told = {
-            "gateway": "gw-a",
-            "state": str(folder / "state"),
-            "sources": [],
-            "pace": {"linger_s": 0.05},
-        }
-        self.config.write_text(json.dumps(told | settings))
-        self.process: subprocess.Popen[bytes] | None = None
+        super().__init__(folder, **{"gateway": "gw-a", "pace": {"linger_s": 0.05}} | settings)
 
     def fill(self, rows: int, *, bytes_each: int = 60, alert_each: int = 0) -> None:
         """Put rows into the outbox before there is an agent; 0: no alerts among them."""
-        self.outbox.parent.mkdir(parents=True, exist_ok=True)
+        self.state.mkdir(parents=True, exist_ok=True)
         outbox = Outbox(self.outbox, new_stream=lambda: os.urandom(16), now_us=1)
         for first in range(0, rows, 5000):
             numbers = range(first, min(rows, first + 5000))
             outbox.append([_draft(n, bytes_each, alert_each) for n in numbers], {})
         outbox.close()
-
-    def start(self, command: str = "run", *more: str) -> subprocess.Popen[bytes]:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-X",
-                    "faulthandler",
-                    "-m",
-                    "edge_agent",
-                    command,
-                    "--config",
-                    str(self.config),
-                    *more,
-                ],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )
-        return self.process
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        lines = self.log.read_text().splitlines()
-        said = [json.loads(line) for line in lines if line.startswith("{")]
-        return [event for event in said if event["event"] == name]
-
-    def resident_mib(self) -> float:
-        """Return the memory it has now."""
-        assert self.process is not None
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-    def stop(self) -> int:
-        """Ask it to stop; return its exit code."""
-        assert self.process is not None
-        self.process.terminate()
-        try:
-            return self.process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self.process.send_signal(signal.SIGABRT)  # its threads' stacks go to its log
-            self.process.wait(PATIENCE_S)
-            raise
-
-    def end(self) -> None:
-        """Kill what is left."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
 
 
 def _draft(number: int, size: int, alert_each: int) -> Draft:
