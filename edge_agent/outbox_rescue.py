@@ -41,7 +41,7 @@ from edge_agent.outbox_file import (
 from edge_agent.outbox_pages import SELECT, page_of
 from edge_agent.outbox_rows import RowDamaged, seal, unpack_row
 from edge_agent.outbox_source import Source
-from edge_agent.outbox_wal import commits_behind_damage, summed_anew
+from edge_agent.outbox_wal import TORN_COMMITS, hidden_commits, summed_anew
 
 CHECK_S: Final = 10.0
 STEPS_PER_LOOK: Final = 50_000  # of SQLite's machine between two looks at the clock
@@ -73,10 +73,15 @@ def opened(
     limit = fitting(limit, path.parent)
     while True:
         try:
-            _put_right(path, new_stream=new_stream, now_us=now_us, limit=limit, log=log)
-            return Outbox(
+            hidden = hidden_commits(path)  # before SQLite tidies the journal up
+            _put_right(path, hidden, new_stream=new_stream, now_us=now_us, limit=limit, log=log)
+            outbox = Outbox(
                 path, new_stream=new_stream, now_us=now_us, limit=limit, ticks_us=ticks_us
             )
+            if hidden == TORN_COMMITS:
+                log("commit_cut_short", head=outbox.head)
+                outbox.append([_report({"kind": "commit_cut_short"}, now_us)], {})
+            return outbox
         except (sqlite3.OperationalError, OSError) as error:
             if not _no_room(path.parent, error):
                 raise
@@ -90,14 +95,17 @@ def suspect(path: Path, reason: str) -> None:
         path.with_name(SUSPECT).write_text(reason[:200], "utf-8")
 
 
-def damage(path: Path, *, budget_s: float | None = CHECK_S) -> str | None:
+def damage(
+    path: Path, *, budget_s: float | None = CHECK_S, hidden: int | None = None
+) -> str | None:
     """Return what is wrong with a file, None when nothing is found in the time given.
 
-    `budget_s` None: however long it takes. Raises sqlite3.OperationalError, OSError for what is
+    `budget_s` None: however long it takes. `hidden`: the journal's commits that SQLite will not
+    see, where that is known already. Raises sqlite3.OperationalError, OSError for what is
     the disk's or the system's fault.
     """
-    hidden = commits_behind_damage(path)
-    if hidden:
+    hidden = hidden_commits(path) if hidden is None else hidden
+    if hidden > TORN_COMMITS:
         return f"journal: {hidden} commits cannot be read"
     until_s = None if budget_s is None else time.monotonic() + budget_s
     connection = sqlite3.connect(str(path), isolation_level=None)
@@ -114,7 +122,7 @@ def damage(path: Path, *, budget_s: float | None = CHECK_S) -> str | None:
 
 
 def _put_right(
-    path: Path, *, new_stream: Callable[[], bytes], now_us: int, limit: Limit, log: Log
+    path: Path, hidden: int, *, new_stream: Callable[[], bytes], now_us: int, limit: Limit, log: Log
 ) -> None:
     """Leave a sound file of this version at `path`, or none."""
     aside = _unfinished(path)
@@ -123,7 +131,7 @@ def _put_right(
         if not path.exists() or not path.stat().st_size:
             return
         mark = path.with_name(SUSPECT)
-        found = damage(path, budget_s=None if mark.exists() else CHECK_S)
+        found = damage(path, budget_s=None if mark.exists() else CHECK_S, hidden=hidden)
         if found is None and mark.exists():
             found = mark.read_text("utf-8", "replace")
         if found is None:
@@ -258,11 +266,11 @@ def _salvage(
 
     def report(done: Copied) -> Draft:
         said.update(rows=done.rows, lost=done.missing)
-        return Draft(heard_at=now_us, kind=RowKind.REPORT, payload=cbor2.dumps(said))
+        return _report(said, now_us)
 
     patched = None
     try:
-        if commits_behind_damage(aside):
+        if hidden_commits(aside) > TORN_COMMITS:
             patched = path.with_name(f"{path.name}.patched")
             summed_anew(aside, patched)
         source = Source(patched or aside)
@@ -282,6 +290,10 @@ def _salvage(
     moved(done.made, path)
     (aside.parent / NOTE).write_text(json.dumps({**said, "at_us": now_us}) + "\n", "utf-8")
     log("outbox_quarantined", file=str(aside), **{k: v for k, v in said.items() if k != "kind"})
+
+
+def _report(said: dict[str, object], now_us: int) -> Draft:
+    return Draft(heard_at=now_us, kind=RowKind.REPORT, payload=cbor2.dumps(said))
 
 
 def _put_first_page(aside: Path, patched: Path, limit: Limit) -> None:

@@ -43,8 +43,11 @@ class Frame:
     holds: bool
 
 
-def commits_behind_damage(path: Path) -> int:
-    """Return how many commits of a database's journal SQLite will not see, 0 when all is well."""
+def hidden_commits(path: Path) -> int:
+    """Return how many commits of a database's journal SQLite will not see.
+
+    One may be what the power cut short, which nobody was told of, or a damaged one.
+    """
     journal = journal_of(path)
     if not journal.exists():
         return 0
@@ -53,13 +56,13 @@ def commits_behind_damage(path: Path) -> int:
         if len(head) < HEADER.size or not any(head):
             return 0  # never written: the power went before the first commit
         if not _head_holds(head):
-            return sum(1 for frame in _frames(file, None) if frame.pages)
+            return TORN_COMMITS + sum(1 for frame in _frames(file, None) if frame.pages)
         hidden, good = 0, True
         salts = HEADER.unpack(head)[4:6]
         for frame in _frames(file, head):
             good = good and frame.holds
             hidden += bool(not good and frame.salts == salts and frame.pages)
-    return hidden if hidden > TORN_COMMITS else 0
+    return hidden
 
 
 def summed_anew(path: Path, to: Path) -> None:

@@ -267,17 +267,20 @@ def flipped(folder: Path, *, n: int, seed: int) -> Counter[str]:
 def look(path: Path, payloads: list[bytes]) -> Counter[str]:
     """Open a damaged outbox as the agent does; compare what it would send with what was written."""
     counts: Counter[str] = Counter()
+    said: list[str] = []
     outbox = opened(
         path,
         new_stream=lambda: b"n" * 16,
         now_us=START_US,
         limit=SMALL,
-        log=lambda event, **said: None,
+        log=lambda event, **more: said.append(event),
     )
+    counts["last commit cut short"] += "commit_cut_short" in said
     put_aside = (path.parent / QUARANTINE).exists()
     counts["put aside" if put_aside else "harmless"] += 1
     rows = outbox.read(1, rows=1 << 20, max_bytes=1 << 30)
     held = {row.seq: row.payload for row in rows if row.kind == RowKind.WMBUS}
+    reports = {row.seq for row in rows if row.kind == RowKind.REPORT}
     renamed = outbox.stream != STREAM
     counts["stream lost"] += renamed
     declared: set[int] = set()
@@ -289,11 +292,12 @@ def look(path: Path, payloads: list[bytes]) -> Counter[str]:
             break
         if seq in held:
             counts["wrong"] += held[seq] != payload
-        elif outbox.acked < seq <= outbox.head:
+        elif seq > outbox.head or seq in reports:
+            counts["rows of the last commit"] += 1
+            counts["silent"] += "commit_cut_short" not in said
+        elif seq > outbox.acked:
             counts["silent"] += seq not in declared
             counts["rows declared"] += 1
-        elif seq > outbox.head:
-            counts["rows of the journal's last commit"] += 1
     counts["wrong"] += sum(payload not in written for payload in held.values())
     counts["rows kept"] += len(held)
     outbox.close()

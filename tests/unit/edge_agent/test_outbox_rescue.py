@@ -265,6 +265,20 @@ def test_a_last_commit_that_was_cut_short_is_no_damage(tmp_path: Path) -> None:
     assert outbox.head == 109
 
 
+def test_a_last_commit_that_is_damaged_is_told_though_the_power_may_have_cut_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "outbox.db"
+    journal, _ = journalled(path)
+    flip(journal, journal.read_bytes().index(b"late 110") + 1)
+
+    outbox = open_it(path)
+
+    assert not (tmp_path / QUARANTINE).exists()
+    assert report_of(outbox) == {"kind": "commit_cut_short"}
+    assert outbox.head == 110, "nine rows and the report"
+
+
 def test_a_rescue_that_was_cut_short_is_taken_up_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
