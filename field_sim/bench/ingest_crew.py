@@ -15,6 +15,7 @@ from cloud.kernel.db import Database
 from cloud.kernel.keyvault import FileKeyVault
 from cloud.metering import reading_store
 from cloud.metering.copying import Column, instants, rows_for, whole
+from cloud.metering.model import Int64s
 from cloud.metering.service import Metering
 from decoders import uplink
 from decoders.batch import decode_rows
@@ -26,22 +27,22 @@ from decoders.encode import (
     local_us,
     session_number,
 )
-from decoders.formats import Formats
-from decoders.ids import MeterId
 from decoders.uplink import Batch, Row, RowFlag, RowKind
 from decoders.value import value
+from field_sim.bench.decode import FULL_EVERY, key_of, meter_id
 
 PROCESSES = 2
 METERS = 1560  # of each process: 24 h of a gateway's share, as frames of one batch
 HOURS = 32  # readings in a frame
 BATCHES = 6  # of each process and round
 ROUNDS = 5
-TELEGRAMS = 2000  # encrypted ones, in a batch
+TELEGRAMS = uplink.MAX_ROWS  # encrypted ones, of one meter each: a full message of a backlog
 TELEGRAM_BATCHES = 3
 START_US = 1_767_225_600_000_000  # 2026-01-01
 HOUR_US = 3_600_000_000
 SEED = 7
 _EUI = 0x0013_EA00_0000_0000
+_TELEGRAM_KEYS = 1_000_000  # in the bare table: beyond those of the profiles
 
 
 @value
@@ -89,7 +90,9 @@ class Worker:
         self._bare.commit()
         self._seq = 0
         self._hourly = _registers(number)
-        self._keys = {str(meter_id(n)): meter_key(n) for n in range(PROCESSES * TELEGRAMS)}
+        mine = range(number * TELEGRAMS, (number + 1) * TELEGRAMS)
+        self._keys = {str(meter_id(n)): key_of(n) for n in mine}
+        self._formats = known_formats()
 
     def close(self) -> None:
         self._service.close()
@@ -107,13 +110,12 @@ class Worker:
         buffers = [rows_for(self._columns(n)) for n in range(first, first + batches)]
         return lambda: self._merge(buffers)
 
+    def bare_telegrams(self, first: int, batches: int) -> Callable[[], None]:
+        buffers = [rows_for(self._telegram_columns(n)) for n in range(first, first + batches)]
+        return lambda: self._merge(buffers)
+
     def decode(self, first: int, batches: int) -> Callable[[], None]:
-        return self._decoding(first, batches, Formats())
-
-    def decode_knowing(self, first: int, batches: int) -> Callable[[], None]:
-        return self._decoding(first, batches, known_formats())
-
-    def _decoding(self, first: int, batches: int, formats: Formats) -> Callable[[], None]:
+        """Decode the messages that `telegrams` would take, by a decoder that knows the layouts."""
         seq = self._seq
         rows = [
             uplink.decode_batch(message).rows
@@ -123,7 +125,8 @@ class Worker:
 
         def job() -> None:
             for each in rows:
-                assert decode_rows(each, keys=self._keys.get, formats=formats).has_register.all()
+                told = decode_rows(each, keys=self._keys.get, formats=self._formats)
+                assert told.has_register.all()
 
         return job
 
@@ -166,8 +169,7 @@ class Worker:
         at = START_US + batch * HOUR_US
         meters = range(self._number * TELEGRAMS, (self._number + 1) * TELEGRAMS)
         rows = [
-            Row(seq=0, heard_at=at, kind=RowKind.WMBUS, payload=_telegram(n, 1000 + batch, batch))
-            for n in meters
+            Row(seq=0, heard_at=at, kind=RowKind.WMBUS, payload=_telegram(n, batch)) for n in meters
         ]
         return self._message(rows, at)
 
@@ -187,21 +189,21 @@ class Worker:
         return uplink.encode_batch(batch), at
 
     def _columns(self, batch: int) -> Mapping[str, Column]:
-        """The same readings in the same order as ours merges them, as COPY wants them."""
-        n = METERS * HOURS
+        """The readings of a batch of profiles, in the order ours merges them."""
         hours = np.tile(np.arange(batch * HOURS, (batch + 1) * HOURS, dtype=np.int64), METERS)
         meter = np.repeat(np.arange(METERS, dtype=np.int64), HOURS)
         register = self._hourly[:, batch * HOURS : (batch + 1) * HOURS].reshape(-1)
         newest = START_US + ((batch + 1) * HOURS - 1) * HOUR_US
-        return {
-            "meter_key": whole("int8", 1 + self._number * METERS + meter),
-            "register_at": instants(START_US + hours * HOUR_US),
-            "register_l": whole("int8", register),
-            "heard_at": instants(np.full(n, newest)),
-            "batch_row": whole("int4", meter),
-            "clock": whole("int2", np.zeros(n, np.int16)),
-            "quality": whole("int2", np.zeros(n, np.int16)),
-        }
+        at = START_US + hours * HOUR_US
+        return _as_copied(1 + self._number * METERS + meter, at, register, newest, meter)
+
+    def _telegram_columns(self, batch: int) -> Mapping[str, Column]:
+        """The readings of a batch of telegrams: one of each meter. Keys are nobody's."""
+        meter = np.arange(TELEGRAMS, dtype=np.int64)
+        keys = _TELEGRAM_KEYS + self._number * TELEGRAMS + meter
+        at = START_US + batch * HOUR_US
+        registers = np.full(TELEGRAMS, _register_l(batch))
+        return _as_copied(keys, np.full(TELEGRAMS, at), registers, at, meter)
 
 
 _COPY = """COPY incoming (meter_key, register_at, register_l, heard_at, batch_row, clock, quality)
@@ -212,12 +214,12 @@ _INSERT = """INSERT INTO bare_readings (meter_key, register_at, register_l, hear
     FROM incoming ORDER BY meter_key, register_at ON CONFLICT DO NOTHING"""
 
 
-def _registers(number: int) -> np.typing.NDArray[np.int64]:
+def _registers(number: int) -> Int64s:
     """Hourly registers (meters, hours): about half of the hours without water."""
     hours = (BATCHES * ROUNDS + 1) * HOURS
     random = np.random.default_rng([SEED, number])
     litres = random.poisson(9, (METERS, hours)) * random.integers(0, 2, (METERS, hours))
-    registers: np.typing.NDArray[np.int64] = litres.cumsum(axis=1) + 100_000
+    registers: Int64s = litres.cumsum(axis=1) + 100_000
     return registers
 
 
@@ -225,19 +227,33 @@ def gateway_id(number: int) -> str:
     return f"bench-{number}"
 
 
-def meter_id(number: int) -> MeterId:
-    return MeterId(manufacturer="KAM", serial=f"{number:08d}", version=0x1B, medium=0x16)
-
-
-def meter_key(number: int) -> bytes:
-    return number.to_bytes(16, "big")
-
-
-def _telegram(meter: int, register_l: int, batch: int) -> bytes:
+def _telegram(meter: int, batch: int) -> bytes:
+    """Return what a meter sends in an hour: as `bench decode` has it, one in eight a full frame."""
     return encode_wmbus(
-        kamstrup_multical_records(total_l=register_l),
+        kamstrup_multical_records(total_l=_register_l(batch), water_c=14, ambient_c=21),
         meter=meter_id(meter),
         session_number=session_number(session=1, minutes=batch * 60, encrypted=True),
         access_number=batch & 0xFF,
-        key=meter_key(meter),
+        key=key_of(meter),
+        compact=(meter + batch) % FULL_EVERY != 0,
     )
+
+
+def _register_l(batch: int) -> int:
+    return 1000 + batch
+
+
+def _as_copied(
+    meter_key: Int64s, register_at: Int64s, register_l: Int64s, heard_at: int, row: Int64s
+) -> Mapping[str, Column]:
+    """Readings as COPY wants them; `heard_at` µs, of all of them."""
+    nothing = np.zeros(len(meter_key), np.int16)
+    return {
+        "meter_key": whole("int8", meter_key),
+        "register_at": instants(register_at),
+        "register_l": whole("int8", register_l),
+        "heard_at": instants(np.full(len(meter_key), heard_at)),
+        "batch_row": whole("int4", row),
+        "clock": whole("int2", nothing),
+        "quality": whole("int2", nothing),
+    }
