@@ -9,8 +9,8 @@ minutes, keep-alives would wait behind them, and a connection that works would b
 
 from __future__ import annotations
 
+import queue
 import random
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -160,9 +160,25 @@ class Line:
         return rows
 
 
+@value
+class Begun:
+    """A connection began or ended: nothing is under way on the next."""
+
+
+@value
+class Puback:
+    """The broker has message `mid`, since `at_s` (monotonic)."""
+
+    mid: int
+    at_s: float
+
+
 class CloudLink:
     """The MQTT connection to the cloud. Puts AckReceived, Connected, Disconnected and Delivered
-    in the inbox. Its callbacks run in the connection's thread.
+    in the inbox.
+
+    What the connection's thread tells is queued, and taken in by the loop's thread: a lock here
+    would be held while paho takes its own, and paho calls back holding them.
     """
 
     def __init__(
@@ -179,7 +195,7 @@ class CloudLink:
         self._up, self._down = topic_up(gateway), topic_down(gateway)
         self._inbox = inbox
         self._log = log
-        self._lock = threading.Lock()
+        self._told: queue.SimpleQueue[Begun | Puback] = queue.SimpleQueue()
         self._line = Line(keepalive_s=broker.keepalive_s)
         self._publish_refused = False
         self._connection = Connection(
@@ -197,35 +213,41 @@ class CloudLink:
     @property
     def is_free(self) -> bool:
         """Say whether the line takes another message now."""
-        with self._lock:
-            return self._line.is_free
+        self._catch_up()
+        return self._line.is_free
 
     @property
     def max_bytes(self) -> int:
         """Return how many bytes of rows the next message should have at most."""
-        with self._lock:
-            return self._line.max_bytes
+        return self._line.max_bytes
 
     def publish(self, batch: Batch) -> None:
         """Hand a message over. Whether it arrived, only an ack will tell."""
-        message = encode_batch(batch)
-        with self._lock:
-            mid = self._connection.publish(self._up, message)
-            if mid is not None:
-                self._line.handed(mid, rows=batch.rows.count, now_s=time.monotonic())
+        mid = self._connection.publish(self._up, encode_batch(batch))
+        if mid is not None:
+            self._line.handed(mid, rows=batch.rows.count, now_s=time.monotonic())
+
+    def _catch_up(self) -> None:
+        """Take in what the connection's thread has told."""
+        while not self._told.empty():
+            told = self._told.get()
+            if isinstance(told, Begun):
+                self._line.begins()
+                continue
+            rows = self._line.delivered(told.mid, now_s=told.at_s)
+            if rows:
+                self._inbox.put_now(Delivered(rows=rows))
 
     def stop(self) -> None:
         self._connection.stop()
 
     def stands(self, version: str) -> None:
-        with self._lock:
-            self._line.begins()
+        self._told.put(Begun())
         self._log("connected", broker=self._broker.address, mqtt=version)
         self._inbox.put_now(Connected())
 
     def ended(self, reason: str) -> None:
-        with self._lock:
-            self._line.begins()
+        self._told.put(Begun())
         self._inbox.put_now(Disconnected(reason=reason))
 
     def message(self, payload: bytes) -> None:
@@ -237,8 +259,7 @@ class CloudLink:
         self._inbox.put_now(AckReceived(ack=ack, at=self._clock.now_us()))
 
     def delivered(self, mid: int, *, refused: bool) -> None:
-        with self._lock:
-            rows = self._line.delivered(mid, now_s=time.monotonic())
+        self._told.put(Puback(mid=mid, at_s=time.monotonic()))
         if refused and not self._publish_refused:
             self._publish_refused = True
             self._log(
@@ -248,7 +269,7 @@ class CloudLink:
                 hint="the broker does not let this gateway publish on its topic: check its access "
                 "rules and the name in its certificate",
             )
-        self._inbox.put_now(Delivered(rows=rows))
+        self._inbox.put_now(Delivered())  # wakes the loop
 
     def subscription_refused(self) -> None:
         self._inbox.put_now(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from decoders.uplink import Batch, pack_rows
 from edge_agent import forward, protocol
+from edge_agent.clock import SystemClock
 from edge_agent.config import ConfigError, read_config
 from edge_agent.connection import FIRST_WAIT_S, LONGEST_WAIT_S, wait_s
-from edge_agent.forward import BATCH_BYTES, FIRST_BYTES, LEAST_BYTES, UNDER_WAY, Line
+from edge_agent.forward import BATCH_BYTES, FIRST_BYTES, LEAST_BYTES, UNDER_WAY, CloudLink, Line
 from edge_agent.mqtt import Broker, CertificateUnusable, broker_at
 from edge_agent.protocol import Link, Pace
+from edge_agent.sources.port import Inbox
 
 
 def delivered(line: Line, *, took_s: float, rows: int = 10) -> None:
@@ -129,3 +133,44 @@ def test_with_a_certificate_no_user_name_is_sent(broker: Broker, user: str | Non
 def test_a_gateways_topics_have_its_id() -> None:
     assert forward.topic_up("gw-a") == "aquacis/1/gateway/gw-a/up"
     assert forward.topic_down("gw-a") == "aquacis/1/gateway/gw-a/down"
+
+
+class BusyConnection:
+    """A connection whose thread calls back while something is handed over, as paho's does."""
+
+    def __init__(self) -> None:
+        self.link: CloudLink | None = None
+        self.is_stuck = False
+
+    def publish(self, _topic: str, _payload: bytes) -> int:
+        assert self.link is not None
+        calls = threading.Thread(target=self._call_back, daemon=True)
+        calls.start()
+        calls.join(2)
+        self.is_stuck = calls.is_alive()
+        return 1
+
+    def _call_back(self) -> None:
+        assert self.link is not None
+        self.link.delivered(1, refused=False)
+        self.link.ended("test")
+        self.link.stands("5")
+
+
+def test_the_connections_thread_never_waits_for_the_loop_that_hands_over() -> None:
+    connection = BusyConnection()
+    link = CloudLink(
+        broker=Broker(host="b", port=1),
+        gateway="gw-a",
+        inbox=Inbox(),
+        clock=SystemClock(),
+        log=lambda *_a, **_k: None,
+    )
+    connection.link = link
+    link._connection = connection  # type: ignore[assignment]  # as much of it as publish uses
+    batch = Batch(gateway="gw-a", stream=bytes(16), rows=pack_rows([]), sent_at=1, started_at=1)
+
+    link.publish(batch)
+
+    assert not connection.is_stuck
+    assert link.is_free
