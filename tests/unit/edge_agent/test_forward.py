@@ -14,11 +14,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 from decoders.uplink import Batch, pack_rows
 from edge_agent import forward, protocol
 from edge_agent.clock import SystemClock
-from edge_agent.config import ConfigError, read_config
+from edge_agent.config import read_config
 from edge_agent.connection import FIRST_WAIT_S, LONGEST_WAIT_S, wait_s
 from edge_agent.forward import BATCH_BYTES, FIRST_BYTES, LEAST_BYTES, UNDER_WAY, CloudLink, Line
 from edge_agent.mqtt import Broker, CertificateUnusable, broker_at
 from edge_agent.protocol import Link, Pace
+from edge_agent.settings_text import ConfigError
 from edge_agent.sources.port import Inbox
 
 
@@ -55,14 +56,13 @@ def test_hellos_say_nothing_about_the_line() -> None:
 
 def test_few_messages_are_under_way_and_those_of_a_lost_connection_make_the_next_smaller() -> None:
     line = Line(keepalive_s=40)
+    free = [line.is_free]
     for mid in range(UNDER_WAY):
-        assert line.is_free
         line.handed(mid, rows=10, now_s=0.0)
-
-    assert not line.is_free
+        free.append(line.is_free)
     line.begins()
 
-    assert line.is_free
+    assert [*free, line.is_free] == [True, True, False, True]
     assert line.max_bytes == FIRST_BYTES // 2
     assert line.delivered(0, now_s=0.1) == 0, "an answer to the connection before"
 
