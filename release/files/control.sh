@@ -58,28 +58,28 @@ start() {
         say "runs already"
         return 0
     fi
+    mkdir -p "$AGENT_RUN" && status_place || return 1
     [ -f "$AGENT_CONFIG" ] || { say "no settings: $AGENT_CONFIG"; told "no settings: $AGENT_CONFIG"; return 78; }
     AGENT_PYTHON=$(python) || {
         say "no Python 3.10 or newer with sqlite3 and ssl was found"
         told "no Python 3.10 or newer with sqlite3 and ssl"
         return 69
     }
-    mkdir -p "$AGENT_STATE" "$AGENT_RUN" || return 1
+    mkdir -p "$AGENT_STATE" || return 1
     export AGENT_HOME AGENT_CONFIG AGENT_STATE AGENT_RUN AGENT_STATUS AGENT_PYTHON
     if [ "$(id -u)" = 0 ]; then
         id "$AGENT_USER" >/dev/null 2>&1 || { say "no user $AGENT_USER"; told "no user $AGENT_USER"; return 77; }
         chown -R "$AGENT_USER" "$AGENT_STATE" "$AGENT_RUN" "$(dirname "$AGENT_CONFIG")" || return 1
-        [ -z "$AGENT_STATUS" ] || status_folder || return 1
         start-stop-daemon -S -b -m -p "$PID_FILE" -c "$AGENT_USER" -x /bin/sh -- "$AGENT_HOME/control.sh" supervise
     else
         start-stop-daemon -S -b -m -p "$PID_FILE" -x /bin/sh -- "$AGENT_HOME/control.sh" supervise
     fi
 }
 
-# The agent replaces its status file, so it needs a folder of its own; the place that app-manager
-# looks at leads there.
-status_folder() {
-    ln -sf "$AGENT_RUN/status.json" "$AGENT_STATUS"
+# The agent replaces its status file, so that lies in a folder of its own; the place that
+# app-manager looks at leads there.
+status_place() {
+    [ -z "$AGENT_STATUS" ] || ln -sf "$AGENT_RUN/status.json" "$AGENT_STATUS"
 }
 
 # Say in the status file why nothing runs.

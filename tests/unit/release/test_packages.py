@@ -171,7 +171,7 @@ def test_without_a_python_that_can_run_it_it_says_so(app: App) -> None:
     app.configure()
     folder = app.folder / "bin"
     folder.mkdir()
-    for name in ("sh", "id", "dirname", "cat", "tr", "grep", "rm", "mkdir"):
+    for name in ("sh", "id", "dirname", "cat", "tr", "grep", "rm", "mkdir", "ln"):
         (folder / name).symlink_to(shutil.which(name, path=PATH) or "")
     app.environment["PATH"] = str(folder)
 
