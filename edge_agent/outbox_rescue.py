@@ -40,8 +40,8 @@ from edge_agent.outbox_file import (
 )
 from edge_agent.outbox_pages import SELECT, page_of
 from edge_agent.outbox_rows import RowDamaged, seal, unpack_row
-from edge_agent.outbox_source import Source
-from edge_agent.outbox_wal import TORN_COMMITS, hidden_commits, summed_anew
+from edge_agent.outbox_source import NO_STREAM, Source
+from edge_agent.outbox_wal import TORN_COMMITS, applied, hidden_commits
 
 CHECK_S: Final = 10.0
 STEPS_PER_LOOK: Final = 50_000  # of SQLite's machine between two looks at the clock
@@ -268,24 +268,24 @@ def _salvage(
         said.update(rows=done.rows, lost=done.missing)
         return _report(said, now_us)
 
-    patched = None
+    patched = path.with_name(f"{path.name}.patched")
     try:
         if hidden_commits(aside) > TORN_COMMITS:
-            patched = path.with_name(f"{path.name}.patched")
-            summed_anew(aside, patched)
-        source = Source(patched or aside)
-        if not source.is_readable:
+            applied(aside, patched)
+            source = Source(patched)
+        else:
+            source = Source(aside)
+        if source.progress().stream == NO_STREAM:
             source.close()
-            patched = path.with_name(f"{path.name}.patched")
-            _put_first_page(aside, patched, limit)
+            applied(aside, patched)
+            _put_first_page(patched, limit)
             source = Source(patched)
         done = copied(
             source, path, limit=limit, new_stream=new_stream, now_us=now_us, report=report
         )
         source.close()
     finally:
-        left_over = (patched, *siblings(patched)) if patched is not None else ()
-        for left in (*left_over, aside.with_name(f"{aside.name}-shm")):
+        for left in (patched, *siblings(patched), aside.with_name(f"{aside.name}-shm")):
             left.unlink(missing_ok=True)
     moved(done.made, path)
     (aside.parent / NOTE).write_text(json.dumps({**said, "at_us": now_us}) + "\n", "utf-8")
@@ -296,18 +296,17 @@ def _report(said: dict[str, object], now_us: int) -> Draft:
     return Draft(heard_at=now_us, kind=RowKind.REPORT, payload=cbor2.dumps(said))
 
 
-def _put_first_page(aside: Path, patched: Path, limit: Limit) -> None:
-    """Make a copy whose first page, the list of tables, is that of a new file.
+def _put_first_page(path: Path, limit: Limit) -> None:
+    """Give a file the first page, the list of tables, of a new one.
 
     Every outbox is made by the same statements, so its tables begin on the same pages.
     """
-    whole = patched.with_name(f"{patched.name}.empty")
+    whole = path.with_name(f"{path.name}.empty")
     Outbox(whole, new_stream=lambda: bytes(16), now_us=0, limit=limit).close()
     first = whole.read_bytes()[:PAGE_BYTES]
     whole.unlink()
-    shutil.copyfile(aside, patched)
-    pages = patched.stat().st_size // PAGE_BYTES
-    with patched.open("r+b") as file:
+    pages = path.stat().st_size // PAGE_BYTES
+    with path.open("r+b") as file:
         # sqlite.org/fileformat2.html §1.3: pages of the file at 28, free list at 32 and 36
         file.write(first[:28] + pages.to_bytes(4, "big") + bytes(8) + first[40:])
 

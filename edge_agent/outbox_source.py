@@ -49,7 +49,6 @@ class Source:
         self._db = sqlite3.connect(address, uri=True, isolation_level=None)
         with suppress(*FAULTS):
             self._db.execute("PRAGMA cell_size_check=ON")  # sqlite.org: check before use
-        self.is_readable = bool(self._all("SELECT count(*) FROM sqlite_master"))
         version = self._all("PRAGMA user_version")
         self.version = version[0][0] if version else SCHEMA_VERSION
 

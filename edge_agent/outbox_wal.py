@@ -26,7 +26,6 @@ WORDS: Final = {
     "<": struct.Struct(f"<{PAGE_BYTES // 4}I"),
 }
 MAGIC: Final = 0x377F0682  # its last bit: checksums are of big-endian words
-FORMAT: Final = 3_007_000
 TORN_COMMITS: Final = 1  # that a power cut can leave behind a bad frame
 
 Sum = tuple[int, int]
@@ -65,29 +64,33 @@ def hidden_commits(path: Path) -> int:
     return hidden
 
 
-def summed_anew(path: Path, to: Path) -> None:
-    """Copy a database and its journal so that SQLite reads every frame of it, flipped ones too.
+def applied(path: Path, to: Path) -> None:
+    """Copy a database with its journal's pages in their places, those of damaged frames, too.
 
-    Later frames of the same page make a flipped one good; else our own checksums find it.
+    A later frame of the same page makes a flipped one good; else our own checksums find it. Where
+    at most one commit is hidden, only what SQLite sees is taken.
     """
     shutil.copyfile(path, to)
-    with journal_of(path).open("rb") as file, journal_of(to).open("wb") as out:
+    if not journal_of(path).exists():
+        return
+    takes_all = hidden_commits(path) > TORN_COMMITS
+    with journal_of(path).open("rb") as file, to.open("r+b") as out:
         head = file.read(HEADER.size)
-        held = _head_holds(head)
+        held = len(head) == HEADER.size and _head_holds(head)
         salts = HEADER.unpack(head)[4:6] if held else None
-        running: Sum = (0, 0)
-        for frame in _frames(file, None):
-            if salts is None or not out.tell():
-                salts = salts or frame.salts
-                start = struct.pack(">6I", MAGIC, FORMAT, PAGE_BYTES, 0, *salts)
-                running = _summed(running, struct.unpack("<6I", start))
-                out.write(start + struct.pack(">2I", *running))
-            if frame.salts != salts:
-                continue
-            said = struct.pack(">2I", frame.number, frame.pages)
-            running = _summed(running, struct.unpack("<2I", said))
-            running = _summed(running, WORDS["<"].unpack(frame.page))
-            out.write(said + struct.pack(">4I", *salts, *running) + frame.page)
+        waiting: list[Frame] = []
+        for frame in _frames(file, head if held else None):
+            salts = salts or frame.salts
+            if not (frame.holds or takes_all):
+                break
+            if frame.salts == salts:
+                waiting.append(frame)
+            if frame.pages and frame.salts == salts:
+                for one in waiting:
+                    if 0 < one.number <= frame.pages or one.holds:
+                        out.seek((one.number - 1) * PAGE_BYTES)
+                        out.write(one.page)
+                waiting.clear()
 
 
 def journal_of(path: Path) -> Path:

@@ -72,6 +72,7 @@ def run(folder: Path, *, n: int, seed: int) -> Verdict:
     verdict.counts |= {f"bit flips: {what}": count for what, count in flips.items()}
     verdict.must_be_zero["rows sent other than they were written"] = flips["wrong"]
     verdict.must_be_zero["rows missing that nobody declared"] = flips["silent"]
+    verdict.must_be_zero["files that lost their stream's name"] = flips["stream lost"]
     verdict.must_be_some["damaged files put aside"] = flips["put aside"]
     cuts = cut_journal(folder / "cuts")
     verdict.counts |= {f"journal cut: {what}": count for what, count in cuts.items()}
