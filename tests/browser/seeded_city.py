@@ -2,12 +2,13 @@
 
 Two LoRaWAN meters and one wM-Bus meter over eight days. The first has a hole in its data, half a
 day that arrived late and a leak; the second is plain; the third is heard by two gateways. Two
-frames are refused: one damaged, one with a key that is not the meter's.
+frames are refused: one damaged, one with a key that is not the meter's. One gateway says how it
+is, had a source down and gave up rows; the other was set up anew, so what it lost is unknown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 import cbor2
@@ -25,7 +26,7 @@ from decoders.encode import (
     session_number,
 )
 from decoders.ids import MeterId
-from decoders.uplink import Batch, Row, RowFlag, RowKind, encode_batch, pack_rows
+from decoders.uplink import Batch, Lost, Row, RowFlag, RowKind, encode_batch, pack_rows
 
 NOW = datetime(2026, 11, 20, 18, 20, tzinfo=UTC)  # 12:20 in Querétaro
 HOUR = timedelta(hours=1)
@@ -51,6 +52,23 @@ GATEWAYS = (
     GatewayConfig(id="gw-centro", administration="queretaro", name="Centro Histórico"),
 )
 CLOCK_OFFSET_S = -21_600
+LOST_ROWS = 12
+HEALTH = {
+    "disk_free_kib": 250_000,  # less than a tenth
+    "disk_total_kib": 5_900_000,
+    "memory_available_kib": 310_000,
+    "memory_total_kib": 506_000,
+    "temperature_c": 41,
+    "supply_mv": 12_050,
+    "last_ack_age_s": 95,
+    "profile_lean": 1,
+    "outbox_pending": 0,
+    "outbox_rows": 2_400,
+    "outbox_lost_hourly": LOST_ROWS,
+    "source_wmbus_up": 0,
+    "source_wmbus_heard": 4_120,
+    "source_wmbus_per_hour": 96,
+}
 
 
 def seed(platform: Platform) -> None:
@@ -80,19 +98,34 @@ def messages(end: int) -> Iterator[tuple[str, bytes, int]]:
         if hours_ago % 12 == 0:
             radio = [row for row in rows if row.kind == RowKind.WMBUS]
             yield sender["gw-centro"].message(radio, received_at=at + 5 * MINUTE_US)
-    last = [*refused(end), leak(end)]
-    yield sender["gw-cimatario"].message(last, received_at=end + 6 * MINUTE_US)
+    cimatario = sender["gw-cimatario"]
+    cimatario.give_up(LOST_ROWS, heard_at=end)
+    last = [*refused(end), leak(end), *reports(end)]
+    yield cimatario.message(last, received_at=end + 6 * MINUTE_US, health=HEALTH)
+    anew = Sender("gw-centro", end, stream=b"after a new disk")
+    yield anew.message([], received_at=end + 7 * MINUTE_US)
 
 
 class Sender:
-    """A gateway's outbox: rows in order, never a gap."""
+    """A gateway's outbox: rows in order, without a gap that it does not declare."""
 
-    def __init__(self, gateway: str, end: int) -> None:
+    def __init__(self, gateway: str, end: int, *, stream: bytes = b"") -> None:
         self._gateway = gateway
+        self._stream = stream or gateway.encode().ljust(16, b"\0")
         self._started_at = end - (HISTORY_H + 1) * 3600 * 1_000_000
         self._seq = 0
+        self._lost: tuple[Lost, ...] = ()
 
-    def message(self, rows: list[Row], *, received_at: int) -> tuple[str, bytes, int]:
+    def give_up(self, rows: int, *, heard_at: int) -> None:
+        """Lose rows before they are sent; the next message says so."""
+        first, self._seq = self._seq + 1, self._seq + rows
+        self._lost = (
+            Lost(first=first, last=self._seq, from_at=heard_at, to_at=heard_at + MINUTE_US),
+        )
+
+    def message(
+        self, rows: list[Row], *, received_at: int, health: Mapping[str, int] | None = None
+    ) -> tuple[str, bytes, int]:
         numbered = []
         for row in rows:
             self._seq += 1
@@ -113,16 +146,20 @@ class Sender:
             )
         batch = Batch(
             gateway=self._gateway,
-            stream=self._gateway.encode().ljust(16, b"\0"),
+            stream=self._stream,
             rows=pack_rows(numbered),
+            agent="0.1.0",
             sent_at=received_at - 200_000,
             started_at=self._started_at,
             echo_cloud_at=received_at - 900_000,
             echo_age_us=500_000,
             head=self._seq,
             head_at=rows[-1].heard_at if rows else received_at,
-            acked=self._seq - len(rows),
+            acked=self._seq - len(rows) - sum(gap.last - gap.first + 1 for gap in self._lost),
+            lost=self._lost,
+            health=health,
         )
+        self._lost = ()
         return self._gateway, encode_batch(batch), received_at
 
 
@@ -201,3 +238,13 @@ def leak(end: int) -> Row:
     return Row(
         seq=0, heard_at=end + 5 * MINUTE_US, kind=RowKind.ANOMALY, payload=cbor2.dumps(found)
     )
+
+
+def reports(end: int) -> Iterator[Row]:
+    """What the gateway says happened to it."""
+    step = {"kind": "clock_step", "from_at": end, "to_at": end + 90 * MINUTE_US}
+    down = {"kind": "source_down", "source": "wmbus", "reason": "the device is gone"}
+    for said in (step, down):
+        yield Row(
+            seq=0, heard_at=end + 5 * MINUTE_US, kind=RowKind.REPORT, payload=cbor2.dumps(said)
+        )

@@ -62,6 +62,81 @@ def test_the_flow_rests_when_asked(page: Page, site: Site) -> None:
     assert [url for url in asked if url.endswith("/pipeline")] == []
 
 
+def test_a_gateway_is_reached_from_the_flow_and_says_how_it_is(page: Page, site: Site) -> None:
+    page.goto(site.url)
+    page.get_by_role("link", name="Cerro del Cimatario").click()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("Cerro del Cimatario")
+    expect(page.get_by_text("Querétaro · agente 0.1.0 · perfil ligero")).to_be_visible()
+    expect(definition(page, "Disco libre")).to_have_text("4%")
+    expect(page.get_by_text("Queda poco")).to_be_visible()
+    expect(definition(page, "Temperatura")).to_have_text("41\u00a0°C")
+    expect(definition(page, "Última respuesta de la nube")).to_have_text(re.compile("hace 1.min"))
+    expect(definition(page, "Filas descartadas")).to_have_text("12")
+    expect(definition(page, "Tramas/h")).to_have_text("96")
+    expect(page.get_by_role("listitem").filter(has_text="wmbus").first).to_contain_text("Caída")
+    assert violations(page) == []
+    assert fits(page)
+
+
+def test_a_gateway_s_hours_are_drawn_against_what_was_expected(page: Page, site: Site) -> None:
+    page.goto(site.url + "/gateways/gw-cimatario")
+
+    chart = page.get_by_role("img", name=re.compile("^Tramas por hora en 24 horas"))
+    expect(chart).to_have_attribute("aria-label", re.compile(r"\d+ recibidas de \d+ esperadas"))
+    page.get_by_text("7 días", exact=True).click()
+    page.get_by_text("Tabla", exact=True).click()
+    table = page.get_by_role("table", name="Tramas por hora en 7 días")
+    expect(table.get_by_role("row")).to_have_count(7 * 24 + 1)
+    expect(table.get_by_role("cell", name="Sin nada").first).to_be_attached()
+    assert violations(page) == []
+    assert fits(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Descargar CSV").click()
+    assert download.value.suggested_filename == "gw-cimatario-7d.csv"
+    assert len(Path(download.value.path()).read_text().splitlines()) == 7 * 24 + 1
+
+
+def test_a_gateway_s_losses_reports_and_rejects_are_told_in_words(page: Page, site: Site) -> None:
+    page.goto(site.url + "/gateways/gw-cimatario")
+
+    expect(page.get_by_text("12 filas", exact=True)).to_be_visible()
+    expect(page.get_by_text("Comprobada")).to_be_visible()
+    expect(definition(page, "El reloj")).to_have_text(re.compile("se adelantó 1.h.30.min"))
+    page.get_by_role("combobox", name="Aviso").select_option("Fuente caída")
+    expect(page.get_by_text("the device is gone")).to_be_visible()
+    expect(page.get_by_text("se adelantó")).to_have_count(0)
+    page.get_by_role("link", name="La llave no corresponde").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Rechazos")
+    expect(page.get_by_text("Solo los de gw-cimatario.")).to_be_visible()
+    expect(page.get_by_role("heading", name="La llave no corresponde")).to_be_visible()
+    expect(page.get_by_role("heading", name="Suma de control incorrecta")).to_have_count(0)
+    page.get_by_role("combobox", name="Motivo").select_option("Todos")
+    expect(page.get_by_role("heading", name="Suma de control incorrecta")).to_be_visible()
+    assert violations(page) == []
+
+
+def test_a_loss_whose_end_nobody_knows_stays_open(page: Page, site: Site) -> None:
+    page.goto(site.url + "/gateways/gw-centro")
+
+    expect(page.get_by_text("No se sabe cuántas")).to_be_visible()
+    expect(page.get_by_text("sin final conocido")).to_be_visible()
+    expect(page.get_by_text("Posible", exact=True)).to_be_visible()
+    expect(page.get_by_text("Su agente no dice cómo está")).to_be_visible()
+    expect(page.get_by_text("Todavía no informa de nada")).to_be_visible()
+    expect(page.get_by_text("Nada suyo se ha rechazado")).to_be_visible()
+    assert "9,223" not in page.inner_text("main")
+    assert violations(page) == []
+    assert fits(page)
+
+
+def test_a_gateway_that_is_not_one_s_own_is_not_known(page: Page, site: Site) -> None:
+    page.goto(site.url + "/gateways/gw-nobody")
+
+    expect(page.get_by_text("No existe, o pertenece a otra explotación")).to_be_visible()
+    assert violations(page) == []
+
+
 def test_a_meter_is_found_by_a_part_of_its_name(page: Page, site: Site) -> None:
     page.goto(site.url + "/medidores")
     expect(page.get_by_role("link", name=LEAKING)).to_be_visible()

@@ -1,6 +1,7 @@
 /** A pretend server for `npm run dev` only: shapes of /api/v1 with made-up water. Never built in. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Plugin } from 'vite'
+import { ofGateway } from './fake_gateway.ts'
 import type {
   AlertItem,
   Consumption,
@@ -100,6 +101,7 @@ function gateways(): GatewayItem[] {
       id,
       name,
       administration: g === 3 ? 'corregidora' : 'queretaro',
+      agent_version: '0.1.0',
       last_seen_at: iso(now() - (g === 3 ? 6 * HOUR : 40_000)),
       clock_offset_s: offset,
       clock_quality: offset === null ? 'unknown' : 'trusted',
@@ -112,7 +114,29 @@ function gateways(): GatewayItem[] {
         supply_mv: 12_050 - g * 40,
         disk_free_kib: 3_000_000,
         disk_total_kib: 5_900_000,
+        memory_available_kib: 310_000,
+        memory_total_kib: 506_000,
+        resident_kib: 31_200,
+        uptime_s: 1_960_000,
+        last_ack_age_s: 21,
+        profile_lean: g % 2,
+        outbox_pending: g * 7,
+        outbox_rows: 182_400,
+        outbox_bytes: 21_000_000,
+        outbox_limit_bytes: 1 << 30,
+        outbox_limit_days: 30,
+        ...(g === 3 && { outbox_lost_sub_hourly: 3_120, outbox_lost_undecodable: 84 }),
         source_wmbus_up: g === 3 ? 0 : 1,
+        source_wmbus_heard: 41_200,
+        source_wmbus_bad: 12,
+        source_wmbus_deaths: g,
+        source_wmbus_per_hour: 96,
+        source_chirpstack_up: 1,
+        source_chirpstack_heard: 18_040,
+        source_chirpstack_bad: 0,
+        source_chirpstack_deaths: 0,
+        source_chirpstack_per_hour: 24,
+        heard: 59_240,
       },
       hours,
     }
@@ -209,7 +233,12 @@ function answer(path: string, q: URLSearchParams): unknown {
   if (path === '/gateways') return page(gateways(), q)
   if (path === '/meters') return page(meters.filter((m) => m.name.toLowerCase().includes(found)), q)
   if (path === '/alerts') return page(alerts.filter((a) => !q.get('state') || a.state === q.get('state')), q)
-  if (path === '/dead-letters') return page(dead.filter((d) => !q.get('code') || d.code === q.get('code')), q)
+  if (kind === 'gateways' && part)
+    return ofGateway(id!, part, { from, to: Math.min(to, now()), lost: id === GATEWAYS[3][0], dead }, q.get('kind'))
+  if (path === '/dead-letters') {
+    const wanted = (name: string, held: string | null): boolean => !q.get(name) || held === q.get(name)
+    return page(dead.filter((d) => wanted('code', d.code) && wanted('gateway', d.gateway)), q)
+  }
   if (kind === 'dead-letters') return { state: 'replayed' }
   if (kind === 'frames')
     return {

@@ -22,6 +22,12 @@ export const router = createRouter({
       meta: { title: 'nav.flow', roles: OVERSEES },
     },
     {
+      path: '/gateways/:id([a-z0-9-]+)',
+      name: 'gateway',
+      component: () => import('@/pages/gateway/GatewayPage.vue'),
+      meta: { title: 'gateway.title', roles: OPERATES },
+    },
+    {
       path: '/medidores',
       name: 'meters',
       component: () => import('@/pages/MetersPage.vue'),

@@ -93,14 +93,15 @@ const POLL_MS = 2_000
 /** After a refusal the page asks less often, up to this. */
 const POLL_MS_MAX = 30_000
 
-/** Asks again and again while the page is seen and `running`. */
+/** Asks again and again, each `everyMs`, while the page is seen and `running`. */
 export function usePolling<T>(
   ask: (signal: AbortSignal) => Promise<T>,
   running: Ref<boolean>,
+  everyMs = POLL_MS,
 ): Resource<T> {
   const resource = useResource(ask)
   let timer = 0
-  let wait = POLL_MS
+  let wait = everyMs
 
   function schedule(): void {
     window.clearTimeout(timer)
@@ -109,7 +110,7 @@ export function usePolling<T>(
   async function tick(): Promise<void> {
     window.clearTimeout(timer)
     await resource.load()
-    wait = resource.problem.value ? Math.min(wait * 2, POLL_MS_MAX) : POLL_MS
+    wait = resource.problem.value ? Math.min(wait * 2, POLL_MS_MAX) : everyMs
     schedule()
   }
   function wake(): void {

@@ -95,6 +95,7 @@ export interface GatewayItem {
   id: string
   name: string
   administration: string
+  agent_version?: string | null
   last_seen_at: string | null
   /** Positive: the gateway's clock is ahead of the cloud's. */
   clock_offset_s: number | null
@@ -107,6 +108,44 @@ export interface GatewayItem {
   /** What its agent last said of itself; an older one says less. Names end in their unit. */
   health?: Record<string, number>
   hours: GatewayHour[]
+}
+
+/** Rows of a gateway that will never come. */
+export interface LossItem {
+  first_seq: number
+  /** null: unknown how many after the first. */
+  last_seq: number | null
+  reason: string
+  kind: string
+  rows: number | null
+  /** false: rows may have been lost, none is known to be. */
+  certain: boolean
+  from: string | null
+  to: string | null
+  reported_at: string | null
+}
+
+export interface GatewayHours extends Page<GatewayHour> {
+  /** The hundred reported last. */
+  losses: LossItem[]
+}
+
+/** What a gateway reported of itself; what it says depends on the kind. */
+export interface ReportItem {
+  id: number
+  kind: string
+  heard_at: string
+  received_at: string
+  says: Record<string, string | number | boolean>
+}
+
+/** Dead letters of one gateway and code, by state. */
+export interface RejectCount {
+  code: string
+  open: number
+  replayed: number
+  dismissed: number
+  last_received_at: string
 }
 
 export type StageId = 'radio' | 'agent' | 'broker' | 'intake' | 'store' | 'alerts'

@@ -1,6 +1,7 @@
 /** Paints a meter's bars, gaps and leaks on uPlot's canvas. */
 import type uPlot from 'uplot'
 import type { Consumption } from '@/api/types'
+import type { Ink } from '@/pages/plot'
 
 export interface Episode {
   from: number
@@ -13,14 +14,6 @@ export interface Picture {
   stepS: number
   /** The period under the pointer. */
   pointed: number | null
-}
-
-export type Ink = (name: string) => string
-
-/** Reads the design tokens as they stand now: light or dark. */
-export function inkOf(element: HTMLElement): Ink {
-  const style = getComputedStyle(element)
-  return (name) => style.getPropertyValue(`--${name}`).trim()
 }
 
 function hatch(context: CanvasRenderingContext2D, colour: string, ratio: number): CanvasPattern {
