@@ -94,6 +94,7 @@ def decode_rows(
     *,
     keys: Keys,
     formats: Formats,
+    newest: Callable[[str], bytes | None] | None = None,
     sweeping: bool = True,
     least: int = batch_wmbus.LEAST,
 ) -> Columns:
@@ -103,6 +104,8 @@ def decode_rows(
               backlog may hold frames from before a change of key
     formats   compact layouts; full frames of this batch are learned into it as they come, so a
               compact frame may follow in the same batch
+    newest    the newest of a meter's `keys`, where that is known quicker; None asks `keys`. For a
+              sweep only: a frame it has no key for is decoded alone, with `keys`
     sweeping  False decodes one at a time throughout (the oracle of the property test)
     least     wM-Bus frames of one length from which on sweeping them pays
     Raises nothing: a frame that is refused has its error in the result.
@@ -124,7 +127,7 @@ def decode_rows(
             start=columns.start,
             length=columns.length,
             frames=columns.sealed_wmbus(),
-            key_of=_newest_of(keys),
+            key_of=newest or _newest_of(keys),
             formats=formats,
             least=least,
         ):
@@ -195,10 +198,10 @@ class _Result:
 
     def columns(self, rows: _Rows) -> Columns:
         """Close the result: numbers for names and codes, and readings in order of frames."""
-        names: dict[str, int] = {}
-        name = [
-            NOBODY if n is None else names.setdefault(n, len(names)) for n in self.name.tolist()
-        ]
+        given = self.name.tolist()
+        names = {name: number for number, name in enumerate(_named(given))}
+        number_of: dict[str | None, int] = {**names, None: NOBODY}
+        name = [number_of[n] for n in given]
         codes: dict[str, int] = {}
         refused = np.full(len(name), -1, np.int16)
         for frame, error in self.errors:
@@ -240,6 +243,11 @@ class _Result:
             for offset, (instant, register) in enumerate(series):
                 local_at[at + offset], litres[at + offset] = instant, register
         return local_at, litres
+
+
+def _named(given: Sequence[str | None]) -> list[str]:
+    """Return each name once, in the order of its first frame."""
+    return [name for name in dict.fromkeys(given) if name is not None]
 
 
 def _add_swept(result: _Result, rows: _Rows, swept: Swept) -> None:

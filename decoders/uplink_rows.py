@@ -6,7 +6,8 @@ import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum, IntFlag
-from itertools import pairwise
+from itertools import islice
+from operator import lt
 from typing import Any
 
 from decoders.uplink_fields import Malformed, Oversized, octets, seq_of
@@ -38,6 +39,9 @@ class RowKind(IntEnum):
     LORAWAN = 2
     ANOMALY = 3
     REPORT = 4
+
+
+_KINDS = frozenset(RowKind)
 
 
 class RowFlag(IntFlag):
@@ -123,11 +127,10 @@ def read_rows(fields: Mapping[str, Any]) -> Rows:
         )
     if count and max(lengths) > MAX_PAYLOAD_BYTES:
         raise Malformed(f"length: a row of {max(lengths)} bytes, at most {MAX_PAYLOAD_BYTES}")
-    known = frozenset(RowKind)
-    if any(kind not in known for kind in rows.columns["kind"]):
+    if not set(rows.columns["kind"]) <= _KINDS:
         raise Malformed("kind: unknown row kind; a newer kind needs a newer uplink version")
     seqs = rows.column("seq")
-    if any(later <= earlier for earlier, later in pairwise(seqs)):
+    if not all(map(lt, seqs, islice(seqs, 1, None))):
         raise Malformed("seq: rows must come in rising order")
     if count and seqs[0] == 0:
         raise Malformed("seq: the first row of a stream is 1")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -90,8 +89,8 @@ class Known:
     def of(names: Sequence[str], meters: Mapping[str, Meter]) -> Known:
         """Look the names up."""
         found = [meters[name].numbers if name in meters else NOBODY for name in names]
-        flat = np.fromiter(chain.from_iterable([*found, NOBODY]), np.int64)
-        columns = flat.reshape(len(found) + 1, len(NOBODY))
+        flat = np.frombuffer(b"".join([*found, NOBODY]), np.int64)
+        columns = flat.reshape(len(found) + 1, -1)
         return Known(
             meter_key=columns[:, 0],
             offset_us=columns[:, 1] * SECOND_US,

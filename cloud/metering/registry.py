@@ -6,6 +6,7 @@ every change made elsewhere, so a stale memory lasts one batch at most.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -34,11 +35,14 @@ class Meter:
     max_flow_lph: int
     keys: tuple[bytes, ...]  # radio keys, newest first; a backlog may need an older one
     key_versions: tuple[int, ...]  # of `keys`
-    numbers: tuple[int, ...]  # as in NOBODY: a batch's meters become columns at once
+    numbers: bytes  # packed as NUMBERS: a batch's meters become columns at once
 
 
-NOBODY = (0, 0, 1, *[0] * KEYS_TRIED_MAX)
-"""`Meter.numbers` of a meter that nobody knows: key, clock offset in s, most l/h, key versions."""
+NUMBERS = struct.Struct(f"={3 + KEYS_TRIED_MAX}q")
+"""`Meter.numbers`: meter key, clock offset in s, most l/h, key versions newest first."""
+
+NOBODY = NUMBERS.pack(0, 0, 1, *[0] * KEYS_TRIED_MAX)
+"""The numbers of a meter that nobody knows."""
 
 
 @value
@@ -59,6 +63,7 @@ class Registry:
         self._vault = vault
         self._administrations = tuple(administrations)
         self._meters: dict[str, Meter] = {}
+        self._newest: dict[str, bytes] = {}
         self._unknown: set[str] = set()
         self._version = 0
         self._connection: Connection | None = None
@@ -80,8 +85,7 @@ class Registry:
 
     def forget(self) -> None:
         """Forget everything: after a rollback nobody knows what was true."""
-        self._meters.clear()
-        self._unknown.clear()
+        self._forget_meters()
         self.formats = known_formats()
         self._version = 0
 
@@ -89,6 +93,11 @@ class Registry:
     def meters(self) -> Mapping[str, Meter]:
         """The meters that `find` has found, by name."""
         return self._meters
+
+    @property
+    def newest_keys(self) -> Mapping[str, bytes]:
+        """The newest radio key of each meter that `find` has found and that has one, by name."""
+        return self._newest
 
     def keys(self, name: str) -> tuple[bytes, ...]:
         """Return a meter's radio keys, newest first; none when there is none or no such meter."""
@@ -99,14 +108,18 @@ class Registry:
 
     def find(self, connection: Connection, names: Iterable[str]) -> None:
         """Read the meters of these names that are not remembered yet."""
-        wanted = set(names)
-        missing = {n for n in wanted if n not in self._meters and n not in self._unknown}
+        wanted = names if isinstance(names, set) else set(names)
+        missing = wanted.difference(self._meters).difference(self._unknown)
         if len(self._meters) + len(self._unknown) + len(missing) > REMEMBERED_MAX:
-            self._meters.clear()
-            self._unknown.clear()
+            self._forget_meters()
             missing = wanted  # also those that were just forgotten: the caller needs them all
         if missing:
             self._read(connection, missing)
+
+    def _forget_meters(self) -> None:
+        self._meters.clear()
+        self._newest.clear()
+        self._unknown.clear()
 
     def _read(self, connection: Connection, missing: set[str]) -> None:
         rows = connection.execute(
@@ -124,7 +137,7 @@ class Registry:
             offset_s = clock_offset_s(own_s, administration, self._administrations)
             held = tuple(versions or ())
             padding = [0] * (KEYS_TRIED_MAX - len(held))
-            self._meters[name] = Meter(
+            self._meters[name] = meter = Meter(
                 meter_key=meter_key,
                 administration=administration,
                 clock_offset_s=offset_s,
@@ -134,8 +147,10 @@ class Registry:
                     for version, sealed in zip(held, wrapped or (), strict=True)
                 ),
                 key_versions=held,
-                numbers=(meter_key, offset_s, max_flow_lph, *held, *padding),
+                numbers=NUMBERS.pack(meter_key, offset_s, max_flow_lph, *held, *padding),
             )
+            if meter.keys:
+                self._newest[name] = meter.keys[0]
         self._unknown |= missing - self._meters.keys()
 
     def mint(

@@ -229,18 +229,29 @@ class Worker:
         registry = self.registry
         registry.use(connection)
         registry.find(connection, likely_names(rows, up))
-        decoded = decode_rows(rows, keys=registry.keys, formats=registry.formats)
+        decoded = self._read_with_keys(rows)
         unknown = layouts.unknown_in(decoded)
         if unknown and self._found(connection, unknown, now_us=now_us):
-            decoded = decode_rows(rows, keys=registry.keys, formats=registry.formats)
+            decoded = self._read_with_keys(rows)
         suspected = preparing.anomaly_meters(rows, up)
-        registry.find(connection, suspected.union(decoded.names))
-        if self._mints:
+        named = suspected.union(decoded.names)
+        registry.find(connection, named)
+        strangers = named.difference(registry.meters) if self._mints else set()
+        if strangers:
             good = np.unique(decoded.name[decoded.refused < 0]).tolist()
-            heard = suspected.union(decoded.names[name] for name in good)
+            heard = strangers.intersection(suspected.union(decoded.names[name] for name in good))
             if registry.mint(connection, heard, gateway=gateway, now_us=now_us):
                 connection.commit()
         return decoded
+
+    def _read_with_keys(self, rows: Rows) -> Decoded:
+        registry = self.registry
+        return decode_rows(
+            rows,
+            keys=registry.keys,
+            newest=registry.newest_keys.get,
+            formats=registry.formats,
+        )
 
     def _found(self, connection: Connection, unknown: Sequence[bytes], *, now_us: int) -> bool:
         """Search for the layouts of compact frames; say whether one is known now. Commits."""
