@@ -29,7 +29,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge_agent.mqtt import Broker, refused
 
 FIRST_WAIT_S: Final = 1.0  # doubled with every attempt that did not lead to a working connection
-LONGEST_WAIT_S: Final = 30.0
+LONGEST_WAIT_S: Final = 15.0  # a line that is up for half a minute at a time must be used
 CONNACK_S: Final = 10.0  # for the broker's answer to CONNECT
 STUCK_S: Final = 60.0  # a loop that did not turn for so long has died: make a new client
 WATCH_S: Final = 0.5

@@ -55,7 +55,7 @@ def run(folder: Path, *, n: int, seed: int, half_s: float = HALF_S) -> Verdict:
 def _flapped(
     agent: OneAgent, line: RoughLine, sink: Sink, pipe: Pipe, *, cycles: int, half_s: float
 ) -> Verdict:
-    lines = month.live_lines(METERS, since_h=0, clock=lambda: time.time_ns() // 1000)
+    lines = month.live_lines(METERS, since_h=0, clock=month.hours_of(METERS))
     said = 0
     for _ in range(min(BACKLOG, int(cycles * half_s * PER_S * 10))):
         pipe.write(next(lines))

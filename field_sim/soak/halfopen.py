@@ -63,7 +63,7 @@ def _died(
     deaths: int,
     keepalive_s: int,
 ) -> Verdict:
-    lines = month.live_lines(METERS, since_h=0, clock=lambda: time.time_ns() // 1000)
+    lines = month.live_lines(METERS, since_h=0, clock=month.hours_of(METERS))
     said, took = 0, list[float]()
 
     def speak(until_s: float, *, met: int = 0) -> None:
