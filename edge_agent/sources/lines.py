@@ -101,9 +101,9 @@ def _json(text: str, *, now_us: int, only: str | None) -> tuple[Heard, ...]:
 
 
 def _wmbus(said: Mapping[str, Any], heard_at: int) -> tuple[Heard, ...]:
-    key = None if said.get("key_hex") is None else _hex(said["key_hex"], "key_hex", most=16)
+    key = None if said.get("key_hex") is None else _key(said["key_hex"])
     if key is not None and len(key) != AES_KEY_BYTES:
-        raise BadLine("malformed", f"key_hex: 32 hex digits are expected, got {2 * len(key)}")
+        raise BadLine("malformed", f"key_hex has {2 * len(key)} hex digits, 32 are expected")
     flags = RowFlag.ALREADY_DECRYPTED if said.get("already_decrypted") else RowFlag(0)
     priors = said.get("prior_telegrams_hex") or []
     if not isinstance(priors, list):
@@ -138,6 +138,14 @@ def _lorawan(said: Mapping[str, Any], heard_at: int) -> Heard:
         port=_whole(said, "fport", 0, 255, absent=0),
         rssi=_whole(said, "rssi", -200, 100, absent=NO_RSSI),
     )
+
+
+def _key(text: object) -> bytes:
+    """Read a key; what is wrong with it is said without it."""
+    try:
+        return _hex(text, "key_hex", most=AES_KEY_BYTES)
+    except BadLine as bad:
+        raise BadLine(bad.code, "key_hex is no key of 32 hex digits") from None
 
 
 def _hex(text: object, name: str, *, most: int = MAX_PAYLOAD_BYTES) -> bytes:

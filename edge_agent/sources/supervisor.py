@@ -17,9 +17,11 @@ from typing import Final, Protocol, runtime_checkable
 
 from decoders.value import value
 from edge_agent.inputs import BadInput, Heard, SourceChanged, SourceMemory
+from edge_agent.masking import without_keys
 from edge_agent.sources.port import Inbox
 
 BAD_BYTES: Final = 1024  # of what cannot be read, kept for its report
+MASKED_BYTES: Final = 16_384  # of it, looked through for keys before it is cut; as long as a line
 STOP_S: Final = 2.0  # then a thread that hangs is left behind
 CHANCE: Final = random.SystemRandom()
 
@@ -72,10 +74,9 @@ class Hearing:
     def put_bad(self, code: str, detail: str, given: bytes, token: object = None) -> None:
         """Report what is no frame; its neighbours go through."""
         self.bad[code] = self.bad.get(code, 0) + 1
+        kept = without_keys(given[:MASKED_BYTES])[:BAD_BYTES]
         self._inbox.put(
-            BadInput(
-                source=self.name, code=code, detail=detail, given=given[:BAD_BYTES], token=token
-            )
+            BadInput(source=self.name, code=code, detail=detail, given=kept, token=token)
         )
 
     def up(self, reason: str) -> None:
