@@ -27,7 +27,7 @@ from typing import Any, Final, Protocol
 
 from decoders.value import value
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 2  # a new one must change a table, too: a bit may flip in the number
 PAGE_BYTES: Final = 4096
 JOURNAL_BYTES: Final = 4 << 20  # one transaction of 500 meters' memory is 2 MiB of pages
 COMMIT_BYTES: Final = 128 << 10

@@ -31,6 +31,7 @@ from edge_agent.outbox import Draft, Outbox, OutboxUnusable
 from edge_agent.outbox_copy import Copied, copied, moved, siblings, synced
 from edge_agent.outbox_file import (
     PAGE_BYTES,
+    SCHEMA,
     SCHEMA_VERSION,
     Connection,
     Limit,
@@ -51,6 +52,7 @@ QUARANTINE: Final = "quarantine"
 QUARANTINED_MAX: Final = 3  # files; fewer when together they would be larger than the outbox may be
 SUSPECT: Final = "outbox.suspect"
 NOTE: Final = "what-happened.json"
+NEWEST_VERSION: Final = 99  # beyond it, a number of the file's head is no version
 
 Log = Callable[..., None]
 
@@ -102,7 +104,7 @@ def damage(
 
     `budget_s` None: however long it takes. `hidden`: the journal's commits that SQLite will not
     see, where that is known already. Raises sqlite3.OperationalError, OSError for what is
-    the disk's or the system's fault.
+    the disk's or the system's fault; OutboxUnusable for a sound file of a newer agent.
     """
     hidden = hidden_commits(path) if hidden is None else hidden
     if hidden > TORN_COMMITS:
@@ -163,7 +165,10 @@ def _damage_in(connection: sqlite3.Connection, until_s: float | None) -> str | N
     if version == 0 and not tables:
         return None  # made, but never written to
     if version not in (1, SCHEMA_VERSION):
-        return f"outbox version {version}, this agent writes {SCHEMA_VERSION}"
+        found = f"outbox version {version}, this agent writes {SCHEMA_VERSION}"
+        if SCHEMA_VERSION < version <= NEWEST_VERSION and _is_of_other_tables(connection):
+            raise OutboxUnusable(f"{found}: upgrade it again; before a rollback, `drain`")
+        return found
     connection.set_progress_handler(lambda: int(is_late()), STEPS_PER_LOOK)
     try:
         found = "; ".join(str(said) for (said,) in connection.execute("PRAGMA quick_check(5)"))
@@ -177,6 +182,15 @@ def _damage_in(connection: sqlite3.Connection, until_s: float | None) -> str | N
         _check_small_tables(connection)
         _check_rows(connection, is_late)
     return None
+
+
+def _is_of_other_tables(connection: sqlite3.Connection) -> bool:
+    """Say whether a sound file has tables of its own: no flipped bit in the version alone."""
+    if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        return False
+    ours = {" ".join(made.split()) for made in SCHEMA.split(";")} - {""}
+    made = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+    return {" ".join(sql.split()) for (sql,) in made} != ours
 
 
 def _check_small_tables(connection: Connection) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from decoders.uplink import LossKind, RowFlag, RowKind
 from edge_agent import outbox_rescue
-from edge_agent.outbox import Draft, Outbox
+from edge_agent.outbox import Draft, Outbox, OutboxUnusable
 from edge_agent.outbox_file import PAGE_BYTES, Limit
 from edge_agent.outbox_rescue import NOTE, QUARANTINE, damage, opened
 from tests.outboxes import OLD_SCHEMA
@@ -212,6 +212,38 @@ def test_what_is_no_outbox_at_all_is_put_aside_and_the_agent_begins_anew(tmp_pat
 
     assert (outbox.stream, outbox.head) == (OTHER, 1)
     assert "version 0" in report_of(outbox)["reason"]
+
+
+def test_a_file_of_a_newer_agent_is_left_alone(tmp_path: Path) -> None:
+    """After a package was rolled back: its rows are intact, and the newer agent reads them."""
+    path = tmp_path / "outbox.db"
+    filled(path)
+    with sqlite3.connect(path) as newer:
+        newer.execute("ALTER TABLE page RENAME TO leaf")
+        newer.execute("PRAGMA user_version=3")
+    newer.close()
+    before = path.read_bytes()
+
+    with pytest.raises(OutboxUnusable, match="version 3") as refused:
+        open_it(path)
+
+    assert "drain" in str(refused.value)
+    assert path.read_bytes() == before
+    assert not (tmp_path / QUARANTINE).exists()
+
+
+def test_a_flipped_version_is_no_newer_agents(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    payloads = filled(path)
+    content = bytearray(path.read_bytes())
+    content[63] ^= 0x08  # sqlite.org/fileformat2.html §1.3: user_version is at 60
+    path.write_bytes(content)
+
+    outbox = open_it(path)
+
+    assert "version 10" in report_of(outbox)["reason"]
+    assert len(held(outbox)) == len(payloads) - 1
+    assert outbox.lost["corrupt"] == 0
 
 
 def journalled(path: Path) -> tuple[Path, list[bytes]]:
