@@ -65,6 +65,7 @@ NOWHERE: Final[Point] = (-1, -1)
 # Shorter intervals are joined until they are this long and reach another hour: 1 litre of
 # resolution in 16 seconds would read as 225 l/h.
 EVIDENCE_US: Final = 30 * MINUTE_US
+NEARLY_AN_HOUR_US: Final = 50 * MINUTE_US
 RECENT_STEP_US: Final = 10 * MINUTE_US  # spacing of the samples kept for the burst window
 NEAR_BACK_L: Final = 2  # of its mark: a register that came back
 
@@ -109,7 +110,7 @@ def feed(
     recent = _kept(flow.recent, point, limits)
     memory = flow.memory
     found: Found = ()
-    complete = at // HOUR_US != flow.base[0] // HOUR_US and at - flow.base[0] >= EVIDENCE_US
+    complete = _is_complete(flow, at)
     if complete or act is not None:
         mind = leaks_memory.unpack(memory, limits)
         if act is not None:
@@ -132,6 +133,19 @@ def feed(
         ),
         found,
     )
+
+
+def _is_complete(flow: Flow, at: int) -> bool:
+    """Say whether base → `at` is an interval of its own.
+
+    Telegrams every few seconds are cut where the hour is full, whoever hears them. Hourly reads may
+    come seconds before or after the full hour: what is nearly an hour long is one.
+    """
+    lasted_us = at - flow.base[0]
+    if lasted_us < EVIDENCE_US:
+        return False
+    is_read_hourly = at - flow.last[0] >= EVIDENCE_US and lasted_us >= NEARLY_AN_HOUR_US
+    return is_read_hourly or at // HOUR_US != flow.base[0] // HOUR_US
 
 
 def _fits(before: Point, after: Point, limits: Limits) -> bool:

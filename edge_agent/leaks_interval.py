@@ -41,7 +41,7 @@ class Interval:
 
 def judged(mind: Memory, meter: str, interval: Interval, limits: Limits) -> Found:
     """Take an interval into `mind`; return what was found."""
-    hour = interval.end // HOUR_US
+    hour = _place(mind.newest_hour, interval)
     known = interval.lasted_us <= limits.gap_us or not interval.litres
     code = leaks_hours.UNKNOWN
     if known:
@@ -56,6 +56,20 @@ def judged(mind: Memory, meter: str, interval: Interval, limits: Limits) -> Foun
     if known and (hour % PATTERNS_EVERY_H == 0 or code < before):
         found += _patterns(mind, meter, interval.end, limits)
     return found
+
+
+def _place(newest_hour: int, interval: Interval) -> int:
+    """Return the hour that an interval fills: the next one after an hour, whatever the minute.
+
+    Reads that drift across the full hour would else fill some hours twice and leave others out.
+    """
+    if newest_hour == NEVER:
+        return interval.end // HOUR_US
+    expected = newest_hour + max(1, (interval.lasted_us + HOUR_US // 2) // HOUR_US)
+    ahead_us = interval.end - expected * HOUR_US
+    if -HOUR_US // 4 <= ahead_us < HOUR_US + HOUR_US // 4:
+        return expected
+    return max(newest_hour + 1, interval.end // HOUR_US)
 
 
 def _follow(run: Run, tier: Tier, interval: Interval, limits: Limits) -> None:
