@@ -16,12 +16,15 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Final
 
 from decoders.value import value
+from edge_agent.sources.gwmp import EUI_BYTES, HEAD_BYTES, Identifier, identifier
 
 MAX_DATAGRAM_BYTES: Final = 65_535
 MAX_FLOWS: Final = 64  # thirty packet forwarders; each costs a file descriptor
@@ -30,6 +33,7 @@ TICK_S: Final = 0.5  # how soon a stop is noticed
 BUFFER_BYTES: Final = 1 << 20  # what the kernel may hold while we are not scheduled
 RESOLVE_EACH_S: Final = 300.0  # a server's address may change
 RESOLVE_AGAIN_S: Final = 5.0  # the network may not be up yet when the gateway boots
+MAX_LEFT: Final = 64  # addresses that a name had before, whose answers are still taken for a while
 
 Address = tuple[Any, ...]  # as `socket` has it: (host, port) or (host, port, flow, scope)
 
@@ -70,7 +74,18 @@ class Upstream:
         self.endpoint = endpoint
         self.family: int = socket.AF_INET
         self.address: Address | None = None
+        self._left: dict[Address, float | None] = {}  # host, port → when the name lost it
         self._numeric = self._look_up(socket.AI_NUMERICHOST)
+
+    def answers_from(self, sender: Address, *, now_s: float, idle_s: float) -> bool:
+        """Say whether the server may have sent this: the name has that address, or had it of late.
+
+        A server behind several addresses answers a downlink's pull where the pull went to.
+        """
+        if self.address is not None and sender[:2] == self.address[:2]:
+            return True
+        left_s = self._left.get(sender[:2], float("-inf"))
+        return left_s is None or now_s - left_s < idle_s
 
     def keep_fresh(self, stopping: threading.Event) -> None:
         """Look the name up again and again; a number needs none of it."""
@@ -92,8 +107,27 @@ class Upstream:
             )
         except OSError:
             return False  # the last known one may still do
-        self.family, _, _, _, self.address = found[0]
+        addresses = {address[:2]: (family, address) for family, _, _, _, address in found}
+        self._remember(addresses.keys())
+        # One that goes on is kept, whatever the order of the answer: sessions of the server and the
+        # forwarders' ways back hang on it.
+        if self.address is None or self.address[:2] not in addresses:
+            self.family, _, _, _, self.address = found[0]
         return True
+
+    def _remember(self, now_there: Collection[Address]) -> None:
+        now_s = time.monotonic()
+        left = {one: now_s if at is None else at for one, at in self._left.items()}
+        before = list(left.items())[-MAX_LEFT:]
+        self._left = {**dict(before), **dict.fromkeys(now_there)}  # replaced whole: two threads
+
+
+class _Rank(IntEnum):
+    """What a sender has proved to be; where ways are scarce, the lower one goes first."""
+
+    ANYBODY = 0
+    PUSHES = 1  # a gateway that says its EUI: it waits for an acknowledgement at most
+    PULLS = 2  # downlinks come this way
 
 
 @dataclass
@@ -104,6 +138,7 @@ class _Flow:
     upstream: socket.socket
     family: int
     heard_s: float
+    rank: _Rank
 
 
 class Relay:
@@ -182,11 +217,8 @@ class Relay:
             if received is None:
                 return
             datagram, forwarder = received
-            flow = self._flows.get(forwarder)
-            if flow is None or flow.family != self.upstream.family:
-                flow = self._new_flow(forwarder, selector)
-            flow.heard_s = time.monotonic()
-            if _sent(flow.upstream, datagram, self.upstream.address):
+            flow = self._flow_of(forwarder, _rank(datagram), selector)
+            if flow is not None and _sent(flow.upstream, datagram, self.upstream.address):
                 self.passed_up += 1
             else:
                 self.not_passed += 1
@@ -199,8 +231,8 @@ class Relay:
             if received is None:
                 return
             datagram, sender = received
-            server = self.upstream.address
-            if server is None or sender[:2] != server[:2]:
+            now_s = time.monotonic()
+            if not self.upstream.answers_from(sender, now_s=now_s, idle_s=self._idle_s):
                 self.strays += 1  # a packet forwarder listens to its server alone, and so do we
                 continue
             if _sent(listening, datagram, flow.forwarder):
@@ -209,22 +241,52 @@ class Relay:
                 self.not_passed += 1
             self._copy(datagram, False)
 
-    def _new_flow(self, forwarder: Address, selector: selectors.BaseSelector) -> _Flow:
-        stale = self._flows.get(forwarder)
-        if stale is None and len(self._flows) >= MAX_FLOWS:
-            stale = min(self._flows.values(), key=lambda flow: flow.heard_s)
-        if stale is not None:
-            self._forget(stale, selector)
+    def _flow_of(
+        self, forwarder: Address, rank: _Rank, selector: selectors.BaseSelector
+    ) -> _Flow | None:
+        """Return the sender's way, a new one if need be; None: all belong to better ones."""
+        flow = self._flows.get(forwarder)
+        if flow is not None and flow.family != self.upstream.family:
+            rank = max(rank, flow.rank)
+            self._forget(flow, selector)
+            flow = None
+        if flow is None:
+            flow = self._new_flow(forwarder, rank, selector)
+        if flow is not None:
+            flow.heard_s = time.monotonic()
+            flow.rank = max(flow.rank, rank)
+        return flow
+
+    def _new_flow(
+        self, forwarder: Address, rank: _Rank, selector: selectors.BaseSelector
+    ) -> _Flow | None:
+        if len(self._flows) >= MAX_FLOWS:
+            given_up = self._least()
+            if given_up.rank > rank:
+                return None
+            self._forget(given_up, selector)
         family = self.upstream.family
         flow = _Flow(
             forwarder=forwarder,
             upstream=_prepare(socket.socket(family, socket.SOCK_DGRAM)),
             family=family,
             heard_s=time.monotonic(),
+            rank=rank,
         )
         self._flows[forwarder] = flow
         selector.register(flow.upstream, selectors.EVENT_READ, flow)
         return flow
+
+    def _least(self) -> _Flow:
+        """Return the way that can best be spared.
+
+        Whose sender proved least; then of the host that has most; then the one silent longest.
+        """
+        of_host = Counter(flow.forwarder[0] for flow in self._flows.values())
+        return min(
+            self._flows.values(),
+            key=lambda flow: (flow.rank, -of_host[flow.forwarder[0]], flow.heard_s),
+        )
 
     def _forget_idle(self, now_s: float, selector: selectors.BaseSelector) -> None:
         for flow in list(self._flows.values()):
@@ -235,6 +297,17 @@ class Relay:
         selector.unregister(flow.upstream)
         flow.upstream.close()
         del self._flows[flow.forwarder]
+
+
+def _rank(datagram: bytes) -> _Rank:
+    kind = identifier(datagram)
+    if len(datagram) < HEAD_BYTES + EUI_BYTES:
+        return _Rank.ANYBODY
+    if kind is Identifier.PULL_DATA:
+        return _Rank.PULLS
+    if kind in {Identifier.PUSH_DATA, Identifier.TX_ACK}:
+        return _Rank.PUSHES
+    return _Rank.ANYBODY
 
 
 def _prepare(made: socket.socket) -> socket.socket:

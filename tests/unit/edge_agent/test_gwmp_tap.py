@@ -185,21 +185,6 @@ def test_a_forwarder_that_fell_silent_is_forgotten_and_met_anew() -> None:
         assert (received[2], forwarder.recv(10)) == (2, b"x")
 
 
-def test_of_too_many_forwarders_the_one_silent_longest_makes_room(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(gwmp_relay, "MAX_FLOWS", 2)
-    with tapped() as tap, udp() as one, udp() as two, udp() as three:
-        _, first = tap.up(one, b"1")
-        _, second = tap.up(two, b"2")
-        tap.up(one, b"1")
-        tap.up(three, b"3")
-
-        assert tap.feed.figures()["gwmp_forwarders"] == 2
-        assert tap.up(one, b"1")[1] == first
-        assert tap.up(two, b"2")[1] != second
-
-
 def test_only_the_servers_own_datagrams_go_down() -> None:
     with tapped() as tap, udp() as forwarder, udp() as stranger:
         _, peer = tap.up(forwarder, b"\x02\x00\x01\x02" + GATEWAY)
