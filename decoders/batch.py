@@ -199,9 +199,10 @@ class _Result:
     def columns(self, rows: _Rows) -> Columns:
         """Close the result: numbers for names and codes, and readings in order of frames."""
         given = self.name.tolist()
-        names = {name: number for number, name in enumerate(_named(given))}
-        number_of: dict[str | None, int] = {**names, None: NOBODY}
-        name = [number_of[n] for n in given]
+        names = [each for each in dict.fromkeys(given) if each is not None]
+        number_of: dict[str | None, int] = {each: number for number, each in enumerate(names)}
+        number_of[None] = NOBODY
+        name = [number_of[each] for each in given]
         codes: dict[str, int] = {}
         refused = np.full(len(name), -1, np.int16)
         for frame, error in self.errors:
@@ -243,11 +244,6 @@ class _Result:
             for offset, (instant, register) in enumerate(series):
                 local_at[at + offset], litres[at + offset] = instant, register
         return local_at, litres
-
-
-def _named(given: Sequence[str | None]) -> list[str]:
-    """Return each name once, in the order of its first frame."""
-    return [name for name in dict.fromkeys(given) if name is not None]
 
 
 def _add_swept(result: _Result, rows: _Rows, swept: Swept) -> None:

@@ -26,8 +26,9 @@ POSTGRES_EPOCH_US = (
     946_684_800_000_000  # 2000-01-01 UTC in µs since 1970: timestamptz counts from it
 )
 
-_ARRAY_HEADER = struct.Struct(">iiIii")
-_INT8 = 20  # type of the elements
+_ARRAY_HEADER = struct.Struct(">iiIii")  # dimensions, flags, element type, length, lower bound
+_ELEMENT = np.dtype([("length", ">i4"), ("value", ">i8")])
+_INT8, _TIMESTAMPTZ = 20, 1184  # types of the elements
 _WIRE = {"int8": ">i8", "int4": ">i4", "int2": ">i2", "timestamptz": ">i8"}
 
 
@@ -60,22 +61,40 @@ def octets(values: npt.NDArray[np.void]) -> Column:
     return Column(type=f"bytes:{values.dtype.itemsize}", values=values)
 
 
+@value
+class Instants:
+    """A parameter of type timestamptz[]: µs since 1970, (n,)."""
+
+    values: npt.NDArray[np.int64]
+
+
 def rows_for(columns: Mapping[str, Column]) -> bytes | bytearray:
     """Return the whole COPY stream of the columns, in their order."""
     fields: list[tuple[str, str]] = [("count", ">i2")]
+    some_null: dict[int, npt.NDArray[np.bool_]] = {}
+    empty: set[int] = set()  # columns without any value have no bytes at all
     for place, column in enumerate(columns.values()):
-        fields += [(f"l{place}", ">i4"), (f"v{place}", _wire(column))]
+        fields.append((f"l{place}", ">i4"))
+        if column.null is not None and column.null.all():
+            empty.add(place)
+            continue
+        fields.append((f"v{place}", _wire(column)))
+        if column.null is not None and column.null.any():
+            some_null[place] = column.null
     layout = np.dtype(fields)
     n = len(next(iter(columns.values())).values)
     table = np.empty(n, layout)
     table["count"] = len(columns)
     for place, column in enumerate(columns.values()):
+        if place in empty:
+            table[f"l{place}"] = -1
+            continue
         size = layout.fields[f"v{place}"][0].itemsize  # type: ignore[index]  # a structured dtype
         table[f"l{place}"] = size
         shift = POSTGRES_EPOCH_US if column.type == "timestamptz" else 0
         table[f"v{place}"] = column.values - shift if shift else column.values
-    if any(column.null is not None for column in columns.values()):
-        return _HEADER + _without_nulls(table, columns) + _TRAILER
+    if some_null:
+        return _HEADER + _without_nulls(table, some_null) + _TRAILER
     stream = bytearray(len(_HEADER) + table.nbytes + len(_TRAILER))
     stream[: len(_HEADER)] = _HEADER
     stream[-len(_TRAILER) :] = _TRAILER
@@ -87,16 +106,40 @@ def rows_for(columns: Mapping[str, Column]) -> bytes | bytearray:
 class KeysDumper(Dumper):
     """Sends an int64 array as one binary bigint[]: number by number costs ten times as much.
 
-    Source: PostgreSQL's array_recv: dimensions, flags, element type, length, lower bound, elements.
+    Source: PostgreSQL's array_recv.
     """
 
     format = Format.BINARY
     oid = 1016  # bigint[]
 
     def dump(self, obj: npt.NDArray[np.int64]) -> bytes:
-        elements = np.empty(len(obj), [("length", ">i4"), ("value", ">i8")])
-        elements["length"], elements["value"] = 8, obj
-        return _ARRAY_HEADER.pack(1, 0, _INT8, len(obj), 1) + elements.tobytes()
+        return _array(_INT8, obj)
+
+
+class InstantsDumper(Dumper):
+    """Sends Instants as one binary timestamptz[]."""
+
+    format = Format.BINARY
+    oid = 1185  # timestamptz[]
+
+    def dump(self, obj: Instants) -> bytes:
+        return _array(_TIMESTAMPTZ, obj.values - POSTGRES_EPOCH_US)
+
+
+def elements_of(array: bytes) -> npt.NDArray[np.int64]:
+    """Return the elements of a binary array of 8-byte values that are not NULL, as numbers.
+
+    Those of timestamptz are µs since PostgreSQL's epoch.
+    """
+    elements = np.frombuffer(array, _ELEMENT, offset=_ARRAY_HEADER.size)
+    numbers: npt.NDArray[np.int64] = elements["value"].astype(np.int64)
+    return numbers
+
+
+def _array(type: int, values: npt.NDArray[np.int64]) -> bytes:
+    elements = np.empty(len(values), _ELEMENT)
+    elements["length"], elements["value"] = 8, values
+    return _ARRAY_HEADER.pack(1, 0, type, len(values), 1) + elements.tobytes()
 
 
 def copy_rows(
@@ -116,15 +159,16 @@ def _wire(column: Column) -> str:
     return _WIRE[column.type]
 
 
-def _without_nulls(table: npt.NDArray[Any], columns: Mapping[str, Column]) -> bytes:
-    """Return the tuples with −1 as the length of each NULL and its bytes left out."""
+def _without_nulls(table: npt.NDArray[Any], nulls: Mapping[int, npt.NDArray[np.bool_]]) -> bytes:
+    """Return the tuples with −1 as the length of each NULL and its bytes left out.
+
+    nulls   which are, for each column that has some
+    """
     layout = table.dtype
     kept = np.ones((len(table), layout.itemsize), np.bool_)
-    for place, column in enumerate(columns.values()):
-        if column.null is None:
-            continue
-        table[f"l{place}"][column.null] = -1
+    for place, null in nulls.items():
+        table[f"l{place}"][null] = -1
         wire, offset = layout.fields[f"v{place}"][:2]  # type: ignore[index]  # as above
-        kept[column.null, offset : offset + wire.itemsize] = False
+        kept[null, offset : offset + wire.itemsize] = False
     octets_of: npt.NDArray[np.uint8] = table.view(np.uint8).reshape(len(table), layout.itemsize)
     return octets_of[kept].tobytes()

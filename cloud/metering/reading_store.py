@@ -8,7 +8,6 @@ behind, COPY → temporary table → INSERT … ORDER BY key ON CONFLICT DO NOTH
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -39,9 +38,6 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming (meter_key bigint, register_at tim
     ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE IF NOT EXISTS claimed (n integer, meter_key bigint, register_at timestamptz)
     ON COMMIT DELETE ROWS;
-CREATE TEMPORARY TABLE IF NOT EXISTS new_state (meter_key bigint, last_at timestamptz,
-    last_register_l bigint, heard_at timestamptz, info_code bigint)
-    ON COMMIT DELETE ROWS;
 """
 
 _MATCH = np.dtype(
@@ -63,6 +59,8 @@ _MATCH = np.dtype(
 )
 """A row of the binary COPY of `_stored_like`: six fields, none NULL."""
 
+_MINUS_INFINITY = -(1 << 63)  # of timestamptz, on the wire
+_SILENT = -(1 << 63)  # stands for no info code
 _COPY_HEADER_BYTES = 19
 _COPY_TRAILER_BYTES = 2
 
@@ -86,6 +84,7 @@ class Stored:
 def prepare(connection: Connection) -> None:
     """Make the temporary tables of a fresh connection, and teach it to send keys."""
     connection.adapters.register_dumper(np.ndarray, copying.KeysDumper)
+    connection.adapters.register_dumper(copying.Instants, copying.InstantsDumper)
     connection.execute(_TEMPORARY)
 
 
@@ -112,16 +111,27 @@ def lock_states(connection: Connection, meter_keys: Int64s) -> States:
     Raises StateBehind when one is gone: an import has just joined it to another meter.
     """
     with connection.cursor(binary=True) as cursor:
-        rows = cursor.execute(
-            """SELECT meter_key, coalesce((extract(epoch FROM last_at) * 1000000)::bigint, %s),
-                   coalesce(last_register_l, 0)
-               FROM meter_state WHERE meter_key = ANY (%s) ORDER BY meter_key FOR NO KEY UPDATE""",
-            [NEVER, meter_keys],
-        ).fetchall()
-    if len(rows) != len(meter_keys):
-        raise StateBehind(given=len(meter_keys), inserted=len(rows))
-    columns = np.fromiter(chain.from_iterable(rows), np.int64).reshape(-1, 3)
-    return States(meter_key=columns[:, 0], last_at=columns[:, 1], last_register_l=columns[:, 2])
+        cursor.execute(
+            """SELECT array_agg(meter_key), array_agg(last_at), array_agg(last_register_l)
+               FROM (SELECT meter_key, coalesce(last_at, '-infinity') AS last_at,
+                         coalesce(last_register_l, 0) AS last_register_l
+                     FROM meter_state WHERE meter_key = ANY (%s)
+                     ORDER BY meter_key FOR NO KEY UPDATE) locked""",
+            [meter_keys],
+        )
+        result = cursor.pgresult
+        assert result is not None
+        arrays = [result.get_value(0, place) for place in range(3)]
+    found, last_at, last_register_l = (
+        np.zeros(0, np.int64) if array is None else copying.elements_of(array) for array in arrays
+    )
+    if len(found) != len(meter_keys):
+        raise StateBehind(given=len(meter_keys), inserted=len(found))
+    return States(
+        meter_key=found,
+        last_at=np.where(last_at == _MINUS_INFINITY, NEVER, last_at + POSTGRES_EPOCH_US),
+        last_register_l=last_register_l,
+    )
 
 
 def stored_like(connection: Connection, readings: Readings) -> Stored:
@@ -223,30 +233,32 @@ def save_states(
     received_at: int,
 ) -> None:
     """Bring the locked states up to date. Columns (meters,); last_at NEVER = no newer reading."""
-    silent = last_at == NEVER
-    copy_rows(
-        connection,
-        "new_state",
-        {
-            "meter_key": whole("int8", meter_key),
-            "last_at": instants(np.where(silent, POSTGRES_EPOCH_US, last_at), silent),
-            "last_register_l": whole("int8", last_register_l, silent),
-            "heard_at": instants(heard_at),
-            "info_code": whole("int8", info_code, ~has_info),
-        },
-    )
     connection.execute(
         """UPDATE meter_state s SET
-               last_at = coalesce(n.last_at, s.last_at),
-               last_register_l = coalesce(n.last_register_l, s.last_register_l),
+               last_at = CASE WHEN n.last_at = %(never)s THEN s.last_at ELSE n.last_at END,
+               last_register_l = CASE WHEN n.last_at = %(never)s
+                                      THEN s.last_register_l ELSE n.last_register_l END,
                last_heard_at = greatest(s.last_heard_at, n.heard_at),
-               last_received_at = %s,
-               info_code = CASE WHEN n.info_code IS NULL OR s.info_at > n.heard_at
+               last_received_at = %(received_at)s,
+               info_code = CASE WHEN n.info_code = %(silent)s OR s.info_at > n.heard_at
                                 THEN s.info_code ELSE n.info_code END,
-               info_at = CASE WHEN n.info_code IS NULL OR s.info_at > n.heard_at
+               info_at = CASE WHEN n.info_code = %(silent)s OR s.info_at > n.heard_at
                               THEN s.info_at ELSE n.heard_at END
-           FROM new_state n WHERE s.meter_key = n.meter_key""",
-        [from_us(received_at)],
+           FROM unnest(%(meter_key)s::bigint[], %(last_at)s::timestamptz[],
+                    %(last_register_l)s::bigint[], %(heard_at)s::timestamptz[],
+                    %(info_code)s::bigint[])
+                AS n (meter_key, last_at, last_register_l, heard_at, info_code)
+           WHERE s.meter_key = n.meter_key""",
+        {
+            "meter_key": meter_key,
+            "last_at": copying.Instants(values=np.where(last_at == NEVER, 0, last_at)),
+            "never": from_us(0),
+            "last_register_l": last_register_l,
+            "heard_at": copying.Instants(values=heard_at),
+            "info_code": np.where(has_info, info_code, _SILENT),
+            "silent": _SILENT,
+            "received_at": from_us(received_at),
+        },
     )
 
 
