@@ -23,6 +23,7 @@ WINDOW_S: Final = 300.0  # a rate is that of the last five minutes
 HOUR_S: Final = 3600.0
 # Of the counts of what was heard: a message takes 60 figures, and the cloud adds `heard` up.
 FIRST_FIGURES: Final = frozenset(("heard", "stored", "repeats"))
+SOURCE_FIGURES: Final = ("up", "heard", "bad", "deaths")  # of many sources the last ones go first
 LOGGED_EACH_S: Final = 60.0
 WATCHED_EACH_S: Final = 1.0
 
@@ -88,6 +89,7 @@ class Health:
         self._sources = sources
         self._looked_s = float("-inf")
         self._seen: dict[str, int] = {}
+        self._details: dict[str, int] = {}  # what a source counts besides: why inputs were bad, …
         self._acked_s: float | None = None
         self._counts: deque[tuple[float, dict[str, int]]] = deque()
         self.sources: tuple[SourceState, ...] = ()
@@ -103,7 +105,7 @@ class Health:
 
         source_committed   inputs of all sources on disk (or known not to need it), this process
         """
-        lost = outbox.lost.items()
+        lost, own = outbox.lost.items(), state.reduction.figures
         return {
             "source_committed": committed,
             "outbox_rows": outbox.held,
@@ -116,9 +118,10 @@ class Health:
             "credit": state.link.credit,
             "resident_kib": resident_kib(),
             **{f"outbox_lost_{kind}": rows for kind, rows in lost if rows},
-            **{n: f for n, f in state.reduction.figures.items() if n in FIRST_FIGURES},
+            **{n: f for n, f in own.items() if n in FIRST_FIGURES},
             **self.figures(time.monotonic()),
-            **state.reduction.figures,
+            **own,
+            **self._details,
         }
 
     def tell(
@@ -142,14 +145,13 @@ class Health:
             self._watcher(status)
 
     def figures(self, now_s: float) -> dict[str, int]:
-        """Return the board's figures and the sources'."""
+        """Return the newest ack's age, the sources' rates and counts, and the board's figures."""
         if now_s - self._looked_s >= EACH_S:
             self._looked_s = now_s
             self._look(now_s)
-        said = dict(self._seen)
-        if self._acked_s is not None:
-            said["last_ack_age_s"] = int(now_s - self._acked_s)
-        return said
+        if self._acked_s is None:
+            return dict(self._seen)
+        return {"last_ack_age_s": int(now_s - self._acked_s), **self._seen}
 
     def _look(self, now_s: float) -> None:
         counted: dict[str, int] = {}
@@ -165,7 +167,14 @@ class Health:
             for state in self.sources
             if state.per_hour is not None
         }
-        self._seen = {**self._board.figures(), **rates, **counted}
+        first = {
+            figure: counted[figure]
+            for what in SOURCE_FIGURES
+            for source in self._sources
+            if (figure := f"source_{source.name}_{what}") in counted
+        }
+        self._seen = {**rates, **self._board.figures(), **first}
+        self._details = {name: count for name, count in counted.items() if name not in first}
 
     def _state(self, name: str, counted: Figures) -> SourceState:
         def count(what: str, of: Figures = counted) -> int:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from edge_agent import core
 from edge_agent.board import Board, resident_kib
+from edge_agent.forward import HEALTH_ENTRIES
 from edge_agent.health import EACH_S, WINDOW_S, Health
+from edge_agent.outbox import Outbox
+from edge_agent.protocol import Link, Pace
+from edge_agent.reduction import Policy, State
 
 
 def placed(root: Path, files: Mapping[str, str]) -> None:
@@ -179,3 +186,31 @@ def test_a_source_that_counts_nothing_is_shown_nevertheless() -> None:
     health.figures(0.0)
 
     assert [(s.name, s.is_up, s.heard) for s in health.sources] == [("bare", False, 0)]
+
+
+def test_what_a_message_has_no_room_for_is_why_inputs_were_bad(tmp_path: Path) -> None:
+    """A message takes so many figures, and a gateway may have five sources."""
+
+    class Detailed(Counted):
+        def figures(self) -> dict[str, int]:
+            codes = ("malformed", "checksum", "oversized", "internal")
+            said = {f"source_{self.name}_bad_{code}": 1 for code in codes}
+            return {**said, **super().figures(), f"own_{self.name}": 1}
+
+    sources = [Detailed(name) for name in ("radio", "imst", "amber", "gwmp", "chirpstack")]
+    health = Health(sources, Board(tmp_path))
+    reduction = State(policy=Policy())
+    reduction.figures |= {"heard": 9, "undecodable_wrong_key": 2, "undecodable_crc": 1}
+    state = core.State(reduction=reduction, link=Link(stream=bytes(16)), pace=Pace())
+    box = Outbox(tmp_path / "outbox.db", new_stream=lambda: bytes(16), now_us=1)
+    with closing(box) as outbox:
+        health.acked(0.0)
+        health.figures(time.monotonic() - EACH_S)
+        figures = health.of(state, outbox, committed=1, inbox=0)
+    sent = list(figures)[:HEALTH_ENTRIES]
+
+    assert len(figures) > HEALTH_ENTRIES
+    assert {"last_ack_age_s", "uptime_s", "undecodable_wrong_key", "undecodable_crc"} <= set(sent)
+    for source in sources:
+        assert {f"source_{source.name}_{what}" for what in ("per_hour", "up", "bad")} <= set(sent)
+    assert all("_bad_" in name or "own_" in name for name in list(figures)[len(sent) :])
