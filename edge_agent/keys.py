@@ -47,7 +47,7 @@ class LorawanKeys:
     """What opens one LoRaWAN meter's uplinks: a session, the root keys of the next, or both.
 
     version     "1.0" or "1.1" of LoRaWAN
-    f_cnt_up    the newest 32-bit counter known when the keys were given
+    f_cnt_up    the next 32-bit counter that the server expected when the keys were given
     nwk_s_key   1.0's, and 1.1's FNwkSIntKey
     """
 
