@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from decoders.lorawan.security import Session, session_1_0
 from edge_agent.lorawan_joins import Roots, session_of
-from edge_agent.lorawan_memory import MAX_SESSIONS, Joined, Memory, Remembered, mark_of
+from edge_agent.lorawan_memory import (
+    MAX_RETIRED,
+    MAX_SESSIONS,
+    Joined,
+    Memory,
+    Remembered,
+    mark_of,
+)
 
 
 class DeviceKeys(Protocol):
@@ -71,6 +79,7 @@ class Device:
     parked    sessions whose keys are not there at the moment: their counters are kept for when
               they come back
     retired   marks of sessions that it has left for ever
+    handed    mark of the session that the key file has now
     """
 
     dev_eui: int
@@ -78,6 +87,18 @@ class Device:
     sessions: list[Live] = field(default_factory=list)
     parked: tuple[Remembered, ...] = ()
     retired: tuple[bytes, ...] = ()
+    handed: bytes | None = None
+
+    def leave(self, marks: Iterable[bytes]) -> None:
+        """Retire sessions.
+
+        The one in the key file stays retired as long as it is there, for it would be taken for a
+        new one; a join that gave another is not seen again, its DevNonce is used up.
+        """
+        left = (*self.retired, *marks)
+        kept = [mark for mark in left if mark == self.handed]
+        others = [mark for mark in left if mark != self.handed]
+        self.retired = (*kept[:1], *others[-MAX_RETIRED:])
 
 
 def device_of(given: DeviceKeys, remembered: Memory) -> Device:
@@ -102,6 +123,7 @@ def device_of(given: DeviceKeys, remembered: Memory) -> Device:
         sessions=sessions,
         parked=tuple(parked[-MAX_SESSIONS:]),
         retired=remembered.retired,
+        handed=None if handed is None else handed.mark,
     )
 
 

@@ -20,7 +20,7 @@ PREFIX: Final = "s/"
 MARK_BYTES: Final = 8
 FORMAT: Final = 1
 MAX_SESSIONS: Final = 6  # live ones of one device: the used one, and joins not yet confirmed
-MAX_RETIRED: Final = 16  # marks of sessions that a device has left; a year of joins is fewer
+MAX_RETIRED: Final = 16  # marks of sessions that a device has left, beside the one in the key file
 
 
 @value

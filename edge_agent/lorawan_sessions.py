@@ -22,7 +22,6 @@ from decoders.value import value
 from edge_agent.lorawan_devices import Device, DeviceKeys, Live, device_of, memory_of, siblings
 from edge_agent.lorawan_joins import Joins, Roots
 from edge_agent.lorawan_memory import (
-    MAX_RETIRED,
     MAX_SESSIONS,
     Memory,
     mark_of,
@@ -184,7 +183,7 @@ class Sessions:
         left = [live for live in device.sessions[:place] if not siblings(live, used)]
         rest = [live for live in device.sessions[place + 1 :] if not siblings(live, used)]
         self._unlist(device)
-        device.retired = (*device.retired, *(live.mark for live in left))[-MAX_RETIRED:]
+        device.leave(live.mark for live in left)
         device.sessions = [used, *rest]
         self._list(device)
 

@@ -12,7 +12,7 @@ from decoders.lorawan.phy import DataFrame, JoinRequest, SealedJoinAccept, parse
 from decoders.lorawan.security import Radio, Session, session_1_0
 from edge_agent.keys import LorawanKeys
 from edge_agent.lorawan_joins import ANSWER_S, MAX_ASKED
-from edge_agent.lorawan_memory import MAX_SESSIONS, name_of, unpack
+from edge_agent.lorawan_memory import MAX_RETIRED, MAX_SESSIONS, name_of, unpack
 from edge_agent.lorawan_sessions import MAX_GAP, Opened, Refused, Sessions
 from tests.radio import Device, key
 
@@ -321,6 +321,29 @@ def test_a_session_that_was_left_stays_left_though_its_keys_are_still_in_the_fil
 
     restarted = Sessions([handed], dict([sessions.memory_of(EUI)]))
 
+    assert restarted.opened(old[1]) == Refused(code="foreign")
+    assert isinstance(restarted.opened(device.uplink()), Opened)
+
+
+def test_a_session_in_the_key_file_stays_left_after_any_number_of_joins() -> None:
+    device = meter()
+    handed = device.handed_over(app_key=device.app_key)
+    old = [device.uplink(counter=c) for c in (1, 2)]
+    sessions = Sessions([handed])
+    sessions.opened(old[0])
+    for nonce in range(2 * MAX_RETIRED):
+        sessions.asked(device.join_request(), now_s=60 * nonce)
+        accept = device.accepted(join_nonce=nonce, dev_addr=0x01AA0000 + nonce)
+        sessions.answered(accept, now_s=60 * nonce + 1)
+        assert isinstance(sessions.opened(device.uplink()), Opened)
+        if nonce % 5 == 0:
+            sessions.renew([handed])
+    memory = unpack(sessions.memory_of(EUI)[1])
+
+    restarted = Sessions([handed], dict([sessions.memory_of(EUI)]))
+
+    assert memory is not None
+    assert len(memory.retired) == 1 + MAX_RETIRED
     assert restarted.opened(old[1]) == Refused(code="foreign")
     assert isinstance(restarted.opened(device.uplink()), Opened)
 
