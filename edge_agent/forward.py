@@ -25,6 +25,7 @@ from decoders.uplink import (
     pack_rows,
 )
 from decoders.value import value
+from edge_agent import clock_steps
 from edge_agent.clock import Clock
 from edge_agent.connection import Connection
 from edge_agent.early import Ahead
@@ -71,17 +72,14 @@ def message_of(
     health: Mapping[str, int],
     traceparent: str,
     max_bytes: int = BATCH_BYTES,
+    steps: clock_steps.Steps = clock_steps.NONE,
 ) -> tuple[Batch | None, Published]:
     """Read the asked rows (maybe fewer: a message has a size) into a message, and say what it is.
 
     None where rows were asked for ahead of their turn and there is none: then nothing is sent.
     """
-    rows: tuple[Row, ...] = ()
-    reach = 0
-    if asked.ahead:
-        rows, reach = rows_ahead(outbox, asked, max_bytes=max_bytes)
-    elif asked.rows:
-        rows = outbox.read(asked.first, rows=asked.rows, max_bytes=max_bytes)
+    rows = _rows(outbox, asked, max_bytes=max_bytes)
+    reach = rows[-1].seq if rows else outbox.head
     declares = not asked.ahead and not asked.is_bare
     gaps = outbox.gaps(asked.first, rows) if declares else ()
     if len(gaps) == MAX_GAPS:  # what lies before them must be told first
@@ -104,27 +102,24 @@ def message_of(
         acked=outbox.acked,
         lost=outbox.lost_from(outbox.acked + 1) if declares else (),
         gaps=gaps,
+        steps=clock_steps.of_stretch(steps, [row.seq for row in rows]),
         early=bool(asked.ahead),
         health=dict(list(health.items())[:HEALTH_ENTRIES]),
         traceparent=traceparent,
     )
     given_up = asked.first + asked.rows - 1 if asked.rows else 0  # all that was asked for
+    last = rows[-1].seq if rows else given_up
     return batch, Published(
-        last=rows[-1].seq if rows else given_up,
-        rows=len(rows),
-        sent_at=sent_at,
-        ahead=asked.ahead,
-        reach=reach,
+        last=last, rows=len(rows), sent_at=sent_at, ahead=asked.ahead, reach=reach
     )
 
 
-def rows_ahead(outbox: Outbox, asked: Publish, *, max_bytes: int) -> tuple[tuple[Row, ...], int]:
-    """Return rows that go ahead of their turn, and up to where there are no others."""
-    if asked.ahead == Ahead.LIVE:
-        rows = outbox.read(asked.first, rows=asked.rows, max_bytes=max_bytes)
-    else:
-        rows = outbox.alerts(asked.first - 1, rows=asked.rows, max_bytes=max_bytes)
-    return rows, rows[-1].seq if rows else outbox.head
+def _rows(outbox: Outbox, asked: Publish, *, max_bytes: int) -> tuple[Row, ...]:
+    if not asked.rows:
+        return ()
+    if asked.ahead == Ahead.ALERTS:
+        return outbox.alerts(asked.first - 1, rows=asked.rows, max_bytes=max_bytes)
+    return outbox.read(asked.first, rows=asked.rows, max_bytes=max_bytes)
 
 
 class Line:

@@ -16,6 +16,7 @@ from cloud.metering.model import Int64s, Stream
 Ranges = tuple[tuple[int, int], ...]
 
 EARLY_ROWS = 512  # in one message: a share of the credit that delays the rest by little
+NEVER = 1 << 63  # above every row number
 MOST_RANGES = 1024  # of one stream; alerts of a month are hundreds, and a row of ranges 16 KiB
 
 
@@ -49,9 +50,9 @@ def end_of_range_with(ranges: Ranges, seq: int) -> int | None:
     return next((last for first, last in ranges if first <= seq <= last), None)
 
 
-def next_start(ranges: Ranges, seq: int) -> int | None:
-    """Return where the first range after `seq` begins."""
-    return next((first for first, _ in ranges if first > seq), None)
+def next_start(ranges: Ranges, seq: int) -> int:
+    """Return where the first range after `seq` begins; NEVER where there is none."""
+    return next((first for first, _ in ranges if first > seq), NEVER)
 
 
 def _joined(ranges: Iterable[tuple[int, int]]) -> Ranges:

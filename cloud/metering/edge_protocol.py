@@ -68,9 +68,8 @@ def take(
 
     seqs   (n,) rising row numbers of the batch; none for a hello
     lost   ranges the gateway declares lost
-    gaps   the same of this message's stretch, exact and by kind; they go before `lost`
-    acked  up to where the gateway believes itself acknowledged: more than `upto` means that
-           this cloud was restored from a backup
+    gaps   the same of this message's stretch, exact; they go before `lost`
+    acked  up to where the gateway believes itself acknowledged; beyond `upto`: we were restored
     """
     upto = stream.upto
     begin = end = int(np.searchsorted(seqs, upto, side="right"))
@@ -87,26 +86,23 @@ def take(
             upto, end = known_to, int(np.searchsorted(seqs, known_to, side="right"))
             continue
         exact = declared.gap_with(upto + 1)
-        gap = exact or next((one for one in ranges if one.first <= upto + 1 <= one.last), None)
-        if gap is None:
+        if (gap := exact or _range_with(ranges, upto + 1)) is None:
             break
-        last = gap.last if end == len(seqs) else min(gap.last, int(seqs[end]) - 1)
-        known_from = early.next_start(stream.early, upto)
-        last = last if known_from is None else min(last, known_from - 1)
+        held_from = min(_first(seqs[end:]), early.next_start(stream.early, upto))
+        last = min(gap.last, held_from - 1)
         if exact is not None:
             declared.pass_over(exact, upto + 1, last)
         else:
             losses.append(_declared(stream.stream, upto + 1, last, gap))
         upto = last
     losses += declared.losses(stream.stream)
-    missing = end < len(seqs)
     forgotten = end == begin and not losses and (acked > upto or stream.resend)
     return Taking(
         begin=begin,
         end=end,
         upto=upto,
         losses=tuple(losses),
-        resend_from=upto + 1 if missing or forgotten else None,
+        resend_from=upto + 1 if end < len(seqs) or forgotten else None,
         skip=frozenset(i for i in early.known_among(stream, seqs[:end]) if i >= begin),
         early=early.beyond(stream.early, upto),
     )
@@ -160,6 +156,14 @@ def _run_after(seqs: Int64s, upto: int) -> int:
     expected = upto + 1 + np.arange(len(seqs), dtype=np.int64)
     breaks = np.flatnonzero(seqs != expected)
     return int(breaks[0]) if len(breaks) else len(seqs)
+
+
+def _range_with(ranges: Sequence[Lost], seq: int) -> Lost | None:
+    return next((one for one in ranges if one.first <= seq <= one.last), None)
+
+
+def _first(seqs: Int64s) -> int:
+    return int(seqs[0]) if len(seqs) else early.NEVER
 
 
 def _declared(stream: bytes, first: int, last: int, gap: Lost | Gap) -> Loss:

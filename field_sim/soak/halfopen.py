@@ -83,6 +83,13 @@ def _died(
         if line.accepted <= known:
             raise SoakFailed("a dead line was never given up")
         took.append((line.connected_at[known] - died_s) / keepalive_s)
+    return _judged(agent, sink, said=said, took=took, keepalive_s=keepalive_s)
+
+
+def _judged(
+    agent: OneAgent, sink: Sink, *, said: int, took: list[float], keepalive_s: int
+) -> Verdict:
+    """Wait until everything is there, and count. took: for each death, in keep-alives."""
     end_s = time.monotonic() + PATIENCE_S
     while sink.last is None or sink.upto < sink.last.head or sink.upto < said:
         if time.monotonic() > end_s:
@@ -91,7 +98,7 @@ def _died(
     code = agent.stop()
     taken, verdict = sink.last_taken, Verdict()
     verdict.counts |= {
-        "deaths": deaths,
+        "deaths": len(took),
         "telegrams heard": said,
         "rows stored": taken.rows,
         "rows sent": sink.counts.rows,

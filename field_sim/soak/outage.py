@@ -103,7 +103,14 @@ def _drain(
         resident = _drained(agent, sink, pipe, lines, told)
     took_s = time.monotonic() - begun_s
     most = agent.resident_mib("VmHWM")
-    code = agent.stop()
+    verdict.must_be_zero["memory above 40 MiB"] = int(most > RESIDENT_MIB)
+    verdict.must_be_zero["agent's exit code"] = agent.stop()
+    verdict.notes.append(f"resident {resident:.1f} MiB at most while it drained (VmHWM {most:.1f})")
+    _count(sink, verdict, begun_s=begun_s, end_us=end_us, took_s=took_s)
+
+
+def _count(sink: Sink, verdict: Verdict, *, begun_s: float, end_us: int, took_s: float) -> None:
+    """Say what came. begun_s: when the drain began, monotonic; end_us: the gateway's clock then."""
     taken, counts = sink.last_taken, sink.counts
     delays = [came_s - begun_s - (at - end_us) / 1e6 for at, came_s in counts.live]
     verdict.counts |= {
@@ -118,17 +125,14 @@ def _drain(
     }
     verdict.must_be_zero |= {
         "rows neither stored nor declared lost": taken.stream.upto - taken.rows - taken.lost,
-        "agent's exit code": code,
+        "live rows later than 30 s": sum(delay > LIVE_SOON_S for delay in delays),
     }
     if not taken.lost:
         head = taken.stream.upto
         verdict.must_be_zero["row numbers wrong"] = abs(taken.seq_sum - head * (head + 1) // 2)
-    verdict.must_be_zero["live rows later than 30 s"] = sum(d > LIVE_SOON_S for d in delays)
-    verdict.must_be_zero["memory above 40 MiB"] = int(most > RESIDENT_MIB)
     verdict.notes += [
         f"drained in {took_s:.1f} s, {taken.rows / took_s:,.0f} rows/s",
         f"resend ratio {counts.rows / max(1, taken.rows):.4f} (rows sent / rows stored)",
-        f"resident {resident:.1f} MiB at most while it drained (VmHWM {most:.1f})",
         f"last alert of the backlog after {_last_alert_s(counts.alerts_s, begun_s):.1f} s",
     ]
     if delays:

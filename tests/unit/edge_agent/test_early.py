@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from decoders.uplink import Ack, RowKind
+from decoders.uplink import Ack, Batch, RowKind
 from edge_agent import early, protocol
+from edge_agent.clock import SystemClock
 from edge_agent.early import Ahead, Early
-from edge_agent.forward import rows_ahead
+from edge_agent.forward import Echo, message_of
+from edge_agent.inputs import Published
 from edge_agent.outbox import Draft, Outbox
 from edge_agent.protocol import Link, Pace, Publish
 
@@ -104,25 +106,35 @@ def test_a_restored_cloud_gets_the_alerts_ahead_again() -> None:
     assert (back.alerts, back.live) == (300, 1000)
 
 
-def test_alerts_are_found_among_the_rows_until_there_are_no_more(
-    tmp_path: Path,
-) -> None:
+def test_alerts_are_found_among_the_rows_until_there_are_no_more(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox.db", new_stream=lambda: STREAM, now_us=1)
     kinds = [RowKind.ANOMALY if i % 100 == 99 else RowKind.WMBUS for i in range(1000)]
     outbox.append([Draft(heard_at=1, kind=kind, payload=b"x" * 50) for kind in kinds], {})
 
-    some, so_far = rows_ahead(
-        outbox, Publish(first=1, rows=3, ahead=Ahead.ALERTS), max_bytes=10_000
-    )
-    rest, end = rows_ahead(
-        outbox, Publish(first=301, rows=50, ahead=Ahead.ALERTS), max_bytes=10_000
-    )
+    some, told = message(outbox, Publish(first=1, rows=3, ahead=Ahead.ALERTS))
+    assert some is not None
+    assert some.early
+    assert list(some.rows.column("seq")) == [100, 200, 300]
+    assert (told.last, told.reach, told.ahead) == (300, 300, Ahead.ALERTS)
 
-    assert ([row.seq for row in some], so_far) == ([100, 200, 300], 300)
-    none, past = rows_ahead(
-        outbox, Publish(first=1001, rows=50, ahead=Ahead.ALERTS), max_bytes=10_000
-    )
+    rest, _ = message(outbox, Publish(first=301, rows=50, ahead=Ahead.ALERTS))
+    assert rest is not None
+    assert list(rest.rows.column("seq")) == [400, 500, 600, 700, 800, 900, 1000]
 
-    assert ([row.seq for row in rest], end) == ([400, 500, 600, 700, 800, 900, 1000], 1000)
-    assert (none, past) == ((), 1000)
+    none, past = message(outbox, Publish(first=1001, rows=50, ahead=Ahead.ALERTS))
+    assert none is None, "nothing is sent where there is nothing"
+    assert (past.last, past.reach) == (0, 1000)
     outbox.close()
+
+
+def message(outbox: Outbox, asked: Publish) -> tuple[Batch | None, Published]:
+    return message_of(
+        outbox,
+        asked,
+        gateway="norte",
+        agent="test",
+        clock=SystemClock(),
+        echo=Echo(),
+        health={},
+        traceparent="",
+    )
