@@ -127,20 +127,13 @@ def prepare(
     readings, code = _readings(
         decoded, known, heard_at, when, trusted=offset.trusted, received_at=received_at
     )
-    wanted = (decoded.row >= taken.start) & (decoded.row < taken.stop)
-    if skip:
-        wanted &= ~np.isin(decoded.row, np.fromiter(skip, np.int64, len(skip)))
+    wanted = _wanted(decoded, taken, skip)
     good = wanted & (code == "")
     of_good = good[decoded.of_frame] & ~_teaches(up, decoded)[decoded.of_frame]
     receptions = _receptions(up, decoded, known, heard_at=heard_at, good=good)
     rejected = _rejections(rows, up, decoded, code=code, chosen=wanted & (code != ""))
     anomalies, reports, unreadable = _other_rows(
-        rows,
-        up,
-        taken=frozenset(taken) - skip,
-        heard_at=heard_at,
-        when=when,
-        meters=meters,
+        rows, up, taken=frozenset(taken) - skip, heard_at=heard_at, when=when, meters=meters
     )
     meter_keys, max_flow_lph = _meters_heard(known, receptions, anomalies)
     return Prepared(
@@ -156,6 +149,14 @@ def prepare(
         rejected=tuple(sorted([*rejected, *unreadable], key=lambda one: one.index)),
         last_heard_at=int(heard_at[taken.stop - 1]) if taken else None,
     )
+
+
+def _wanted(decoded: Decoded, taken: range, skip: frozenset[int]) -> Bools:
+    """Return which frames are of taken rows that were not taken before."""
+    wanted: Bools = (decoded.row >= taken.start) & (decoded.row < taken.stop)
+    if skip:
+        wanted &= ~np.isin(decoded.row, np.fromiter(skip, np.int64, len(skip)))
+    return wanted
 
 
 def anomaly_meters(rows: Rows, up: Uplinked) -> set[str]:
