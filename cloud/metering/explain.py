@@ -67,10 +67,8 @@ def explain_reading(
         connection, administrations=[reading["administration"]], meter_key=meter_key
     )
     assert meter is not None, "a reading's meter is registered"
-    heard = views.receptions_of_row(
-        connection, batch_key=reading["batch_key"], batch_row=reading["batch_row"]
-    )
-    key_version = heard[0]["key_version"] if heard else 0
+    heard = views.reception_of(connection, reading=reading)
+    key_version = heard["key_version"] if heard else 0
     opened = open_frame(
         connection,
         platform,
@@ -86,12 +84,12 @@ def explain_reading(
     everyone = views.receptions(
         connection,
         administrations=[reading["administration"]],
-        frames=[heard[0]["frame"]] if heard else [],
+        frames=[heard["frame"]] if heard else [],
     )
     return {
         "meter": shapes.meter(meter),
         "reading": shapes.reading({**reading, "frame": None}),
-        "frame": heard[0]["frame"].hex() if heard else None,
+        "frame": heard["frame"].hex() if heard else None,
         "receptions": [shapes.reception(row) for row in everyone],
         "batch": _batch_of(reading),
         "key_version": key_version or None,

@@ -114,8 +114,8 @@ def readings(
         """SELECT r.register_at, r.register_l, r.kind, r.quality, r.clock, r.heard_at,
                   r.batch_key, r.batch_row, b.received_at, encode(f.frame, 'hex') AS frame
            FROM readings r JOIN batches b USING (batch_key)
-           LEFT JOIN receptions f ON f.batch_key = r.batch_key AND f.batch_row = r.batch_row
-                                 AND f.heard_at = r.heard_at
+           LEFT JOIN receptions f ON f.meter_key = r.meter_key AND f.heard_at = r.heard_at
+                                 AND f.batch_key = r.batch_key AND f.batch_row = r.batch_row
            WHERE r.meter_key = %(meter_key)s
              AND r.register_at >= %(from_at)s AND r.register_at < %(to_at)s
            ORDER BY r.register_at, r.kind LIMIT %(limit)s""",
@@ -206,15 +206,16 @@ def receptions(
     )
 
 
-def receptions_of_row(connection: Connection, *, batch_key: int, batch_row: int) -> list[Row]:
-    """Return the reception that one row of a batch is, if its frame could be decoded."""
-    return _rows(
+def reception_of(connection: Connection, *, reading: Row) -> Row | None:
+    """Return the reception that a reading came in."""
+    found = _rows(
         connection,
         """SELECT * FROM receptions
-           WHERE batch_key = %(batch_key)s AND batch_row = %(batch_row)s""",
-        batch_key=batch_key,
-        batch_row=batch_row,
+           WHERE meter_key = %(meter_key)s AND heard_at = %(heard_at)s
+             AND batch_key = %(batch_key)s AND batch_row = %(batch_row)s""",
+        **{name: reading[name] for name in ("meter_key", "heard_at", "batch_key", "batch_row")},
     )
+    return found[0] if found else None
 
 
 def reading_at(connection: Connection, *, meter_key: int, at: datetime) -> Row | None:
