@@ -9,6 +9,7 @@ from typing import Final
 import cbor2
 
 from decoders.uplink import RowKind
+from edge_agent import reports
 from edge_agent.leaks import HOUR_US
 from edge_agent.outbox import Draft
 
@@ -16,8 +17,8 @@ ROWS_PER_HOUR: Final = 60  # of each code; there are about a dozen codes
 
 
 def report(said: Mapping[str, object], *, at: int) -> Draft:
-    """Return a report row: what the gateway has to say about itself."""
-    return Draft(heard_at=at, kind=RowKind.REPORT, payload=cbor2.dumps(dict(said)))
+    """Return a report row: what the gateway has to say about itself; too much of it is cut."""
+    return Draft(heard_at=at, kind=RowKind.REPORT, payload=reports.packed(said))
 
 
 @dataclass

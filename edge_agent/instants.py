@@ -33,7 +33,7 @@ def micros(given: object) -> int:
             raise BadInstant(f"{given} µs is before 1970 or after 9999")
         return given
     if not isinstance(given, str):
-        raise BadInstant(f"ISO 8601 text or µs since 1970 is expected, got {given!r}")
+        raise BadInstant(f"ISO 8601 text or µs since 1970 is expected, got {given!r:.40}")
     parts = _INSTANT.fullmatch(given)
     if parts is None:
         raise BadInstant(f"ISO 8601 is expected, got {given[:40]!r}")

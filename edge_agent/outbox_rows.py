@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Final
 
-from decoders.uplink import COLUMNS, NO_RSSI, NO_SNR, Row, RowFlag, RowKind
+from decoders.uplink import COLUMNS, MAX_PAYLOAD_BYTES, NO_RSSI, NO_SNR, Row, RowFlag, RowKind
 from decoders.value import value
 
 LEVEL: Final = 6  # of zlib; 9 gains a thousandth here
@@ -70,6 +70,8 @@ def keep_of(row: Row) -> Keep:
 
 
 def numbered(draft: Draft, seq: int) -> Row:
+    """Give a row its number. Who made it sees to it that the cloud can read it."""
+    assert len(draft.payload) <= MAX_PAYLOAD_BYTES, f"{draft.kind!r}: {len(draft.payload)} bytes"
     return Row(
         seq=seq,
         heard_at=draft.heard_at,

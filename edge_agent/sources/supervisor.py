@@ -75,9 +75,8 @@ class Hearing:
         """Report what is no frame; its neighbours go through."""
         self.bad[code] = self.bad.get(code, 0) + 1
         kept = without_keys(given[:MASKED_BYTES])[:BAD_BYTES]
-        self._inbox.put(
-            BadInput(source=self.name, code=code, detail=detail, given=kept, token=token)
-        )
+        said = detail.encode("utf-8", "replace")[:BAD_BYTES].decode("utf-8", "ignore")
+        self._inbox.put(BadInput(source=self.name, code=code, detail=said, given=kept, token=token))
 
     def up(self, reason: str) -> None:
         """Say that the source works from now on."""

@@ -339,8 +339,11 @@ def test_a_disk_that_is_full_is_an_error_and_not_a_loss(tmp_path: Path) -> None:
     connection: Any = outbox._db
     connection.execute("PRAGMA max_page_count=20")
 
+    noise = [random.Random(n).randbytes(1000) for n in range(100)]
+    rows = [Draft(heard_at=1, kind=RowKind.REPORT, payload=payload) for payload in noise]
+
     with pytest.raises(sqlite3.OperationalError):
-        outbox.append([Draft(heard_at=1, kind=RowKind.REPORT, payload=bytes(100_000))], {})
+        outbox.append(rows, {})
     connection.execute("PRAGMA max_page_count=100000")
     outbox.append(drafts(2, 2), {})
 
