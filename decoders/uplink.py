@@ -22,6 +22,7 @@ an object for each.
     acked      uint            the contiguous seq that the agent believes acknowledged
     lost       [[first, last, from µs, to µs], …]  rows that are gone, the first 64 ranges
     gaps       {name: bytes}   the same of this message's stretch, exact and by kind: uplink_gaps
+    steps      {name: bytes}   by how much the clock was set since these rows: uplink_steps
     health     {text: number|text}
     tp         text            W3C traceparent
     n          uint            rows
@@ -66,6 +67,7 @@ from decoders.uplink_rows import (
     pack_rows,
     read_rows,
 )
+from decoders.uplink_steps import MAX_STEPS, ClockStep, pack_steps, read_steps
 from decoders.value import value
 
 __all__ = [
@@ -76,12 +78,14 @@ __all__ = [
     "MAX_MESSAGE_BYTES",
     "MAX_PAYLOAD_BYTES",
     "MAX_ROWS",
+    "MAX_STEPS",
     "NO_RSSI",
     "NO_SNR",
     "STREAM_BYTES",
     "VERSION",
     "Ack",
     "Batch",
+    "ClockStep",
     "Gap",
     "LossKind",
     "Lost",
@@ -139,6 +143,7 @@ class Batch:
     acked: int = 0
     lost: tuple[Lost, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    steps: tuple[ClockStep, ...] = ()  # the clock was set since rows of this message
     early: bool = False  # copies ahead of their turn, only for a cloud that said it takes them
     health: Mapping[str, int | float | str] | None = None
     traceparent: str = ""
@@ -173,6 +178,8 @@ def encode_batch(batch: Batch) -> bytes:
     if batch.rows.count > MAX_ROWS:
         raise Oversized(f"{batch.rows.count} rows, at most {MAX_ROWS} fit in a message")
     added: dict[str, object] = {"gaps": pack_gaps(batch.gaps)} if batch.gaps else {}
+    if batch.steps:
+        added["steps"] = pack_steps(batch.steps)
     if batch.early:
         added["early"] = True
     message = cbor2.dumps(
@@ -223,6 +230,7 @@ def decode_batch(message: bytes) -> Batch:
         acked=seq_of(fields, "acked"),
         lost=_lost(fields),
         gaps=read_gaps(fields),
+        steps=read_steps(fields),
         early=fields.get("early") is True,
         health=_health(fields),
         traceparent=text(fields, "tp"),

@@ -52,6 +52,7 @@ class RowFlag(IntFlag):
     DAILY_EXTREME = 16
     FIRST_OF_HOUR = 32
     NETWORK_CHECKED = 64  # LoRaWAN: its MIC was checked, by a network server or by a gateway's tap
+    FOREIGN_CLOCK = 128  # heard_at is of a machine elsewhere: this gateway's error is not in it
 
 
 @value

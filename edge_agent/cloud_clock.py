@@ -114,6 +114,13 @@ def stepped(clock: CloudClock, *, by_us: int) -> CloudClock:
     )
 
 
+def newest(clock: CloudClock, *, before: CloudClock) -> Sample | None:
+    """Return the sample that made `clock` of `before`, if one did."""
+    if clock.doubt is not None and clock.doubt is not before.doubt:
+        return clock.doubt
+    return clock.samples[-1] if clock.samples is not before.samples else None
+
+
 def _shifted(sample: Sample, by_us: int) -> Sample:
     return replace(sample, ahead_us=sample.ahead_us + by_us)
 

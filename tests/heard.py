@@ -27,7 +27,7 @@ from decoders.encode import (
     session_number,
 )
 from decoders.ids import MeterId
-from decoders.uplink import Ack, Batch, Lost, Row, RowFlag, RowKind
+from decoders.uplink import Ack, Batch, ClockStep, Lost, Row, RowFlag, RowKind
 from decoders.wmbus.link import Form
 from decoders.wmbus.records import Record
 
@@ -167,6 +167,7 @@ class Gateway:
     upto: int = 0
     acked: int = 0
     ack: Ack | None = None
+    steps: tuple[ClockStep, ...] = ()
     ack_heard_at: int = 0
 
     def __post_init__(self) -> None:
@@ -201,6 +202,7 @@ class Gateway:
             head_at=self.sent[-1].heard_at if self.sent else 0,
             acked=self.acked,
             lost=tuple(lost),
+            steps=self.steps,
             rows=uplink.pack_rows(rows),
         )
 

@@ -223,7 +223,7 @@ def digest_of(message: bytes) -> bytes:
     return hashlib.sha256(said).digest()
 
 
-_OF_THE_MOMENT = frozenset({"sent", "echo", "head", "head_at", "acked", "health", "tp"})
+_OF_THE_MOMENT = frozenset({"sent", "echo", "head", "head_at", "acked", "health", "steps", "tp"})
 """Keys of the uplink map (`decoders.uplink.encode_batch`) that change with every attempt."""
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cloud.metering.model import Int16s, Int64s
+from cloud.metering.clock_steps import moved
+from cloud.metering.model import Bools, Int16s, Int64s
 from decoders.batch_wmbus import names_of
 from decoders.ids import WIRE_BYTES
-from decoders.uplink import COLUMNS, RowKind, Rows
+from decoders.uplink import COLUMNS, ClockStep, RowFlag, RowKind, Rows
 from decoders.value import value
 
 ADDRESS_AT = 2  # of a wM-Bus frame: L, C, then M and A
@@ -18,7 +20,10 @@ ADDRESS_AT = 2  # of a wM-Bus frame: L, C, then M and A
 
 @value
 class Uplinked:
-    """The columns of `Rows` as numpy arrays, (rows,) each; `start` is where a payload begins."""
+    """The columns of `Rows` as numpy arrays, (rows,) each; `start` is where a payload begins.
+
+    `heard_at` is what the gateway's clock would have said as it went when the message was sent.
+    """
 
     seq: Int64s
     heard_at: Int64s
@@ -32,13 +37,17 @@ class Uplinked:
     snr: Int16s
     length: npt.NDArray[np.uint16]
     start: Int64s
+    is_doubtful: Bools  # nobody can say how far the clock of `heard_at` was off
 
 
 _NUMPY = {"Q": "<u8", "q": "<i8", "B": "u1", "b": "i1", "h": "<i2", "H": "<u2", "I": "<u4"}
 
 
-def uplinked(rows: Rows) -> Uplinked:
-    """Return the columns of an uplink without copying them."""
+def uplinked(rows: Rows, steps: Sequence[ClockStep] = ()) -> Uplinked:
+    """Return the columns of an uplink, as far as may be without copying them.
+
+    steps   by how much the gateway's clock was set since
+    """
     columns: dict[str, npt.NDArray[Any]] = {
         name: np.frombuffer(rows.columns[name], _NUMPY[code]) for name, code in COLUMNS.items()
     }
@@ -47,6 +56,12 @@ def uplinked(rows: Rows) -> Uplinked:
     # row numbers beyond 63 bits would be no number of ours: they end up behind every gap
     columns["seq"] = np.minimum(columns["seq"], np.uint64((1 << 63) - 1)).astype(np.int64)
     columns["snr"] = columns["snr"].astype(np.int16)
+    foreign: Bools = (columns["flags"] & RowFlag.FOREIGN_CLOCK) != 0
+    columns["is_doubtful"] = foreign
+    if steps:
+        heard_at, doubtful = moved(columns["heard_at"], columns["seq"], steps)
+        columns["heard_at"] = np.where(foreign, columns["heard_at"], heard_at)
+        columns["is_doubtful"] = foreign | doubtful
     return Uplinked(**columns)
 
 

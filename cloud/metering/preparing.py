@@ -117,15 +117,16 @@ def prepare(
     meters   by natural id; a name that is not in it is an unknown meter
     offset   of the gateway's clock
     """
+    trusted: Bools = ~up.is_doubtful & offset.trusted
     heard_at, when = rules.corrected_heard_at(
         up.heard_at,
         correction_us=offset.correction_us,
-        trusted=offset.trusted,
+        trusted=trusted,
         received_at=received_at,
     )
     known = Known.of(decoded.names, meters)
     readings, code = _readings(
-        decoded, known, heard_at, when, trusted=offset.trusted, received_at=received_at
+        decoded, known, heard_at, when, trusted=trusted, received_at=received_at
     )
     wanted = _wanted(decoded, taken, skip)
     good = wanted & (code == "")
@@ -171,13 +172,14 @@ def anomaly_meters(rows: Rows, up: Uplinked) -> set[str]:
 
 
 def row_at(rows: Rows, up: Uplinked, index: int) -> Row:
-    """Return one row of the batch as an object."""
+    """Return one row of the batch as an object, its instant by the clock as it was set last."""
     start = int(up.start[index])
+    doubt = RowFlag.FOREIGN_CLOCK if up.is_doubtful[index] else RowFlag(0)
     return Row(
         seq=int(up.seq[index]),
         heard_at=int(up.heard_at[index]),
         kind=RowKind(int(up.kind[index])),
-        flags=RowFlag(int(up.flags[index])),
+        flags=RowFlag(int(up.flags[index])) | doubt,
         radio=int(up.radio[index]),
         session=int(up.session[index]),
         counter=int(up.counter[index]),
@@ -194,7 +196,7 @@ def _readings(
     heard_at: Int64s,
     when: Int16s,
     *,
-    trusted: bool,
+    trusted: Bools,
     received_at: int,
 ) -> tuple[Readings, np.typing.NDArray[Any]]:
     """Return every decoded reading, and for each frame the code it is refused with or ""."""
@@ -203,7 +205,8 @@ def _readings(
     slot = rules.hour_slot(heard_at)[decoded.row]
     local = decoded.local_at - known.offset_us[name][of_frame]
     register_at = np.where(logged, local, slot[of_frame])
-    heard_by = ClockSource.GATEWAY_TRUSTED if trusted else ClockSource.GATEWAY_UNTRUSTED
+    gateways = np.where(trusted, ClockSource.GATEWAY_TRUSTED, ClockSource.GATEWAY_UNTRUSTED)
+    heard_by = gateways[decoded.row][of_frame]
     readings = Readings(
         meter_key=known.meter_key[name][of_frame],
         register_at=register_at,

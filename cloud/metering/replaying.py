@@ -165,7 +165,11 @@ class Replaying:
             if index not in wanted:
                 continue
             prepared, recorded = self._worker.again(
-                uplink.pack_rows([row]), index=index, source=source, offset=offset
+                uplink.pack_rows([row]),
+                index=index,
+                source=source,
+                offset=offset,
+                steps=batch.steps,
             )
             if recorded is None:
                 refused += prepared.rejected

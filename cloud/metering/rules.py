@@ -62,21 +62,22 @@ def corrected_heard_at(
     heard_at: Int64s,
     *,
     correction_us: int,
-    trusted: bool,
+    trusted: bool | Bools,
     received_at: int,
 ) -> tuple[Int64s, Int16s]:
     """Return when each row was heard by our clock, and ACCEPTED, FUTURE or IMPLAUSIBLE for each.
 
-    heard_at       (n,) µs, the gateway's clock
+    heard_at       (n,) µs, the gateway's clock as it was set last
     correction_us  how far that clock is ahead; 0 when nobody knows
+    trusted        (n,) or for all: whether it is that clock, and known well enough
 
     Nothing is heard after it was received: what seems so within the tolerance is set to
     `received_at`.
     """
     verdict = np.zeros(len(heard_at), np.int16)
     absurd = (heard_at < EARLIEST_US) | (heard_at > received_at + 366 * DAY_US)
-    believed = np.where(absurd, received_at, heard_at) - correction_us
-    ahead = FUTURE_TOLERANCE_US if trusted else UNTRUSTED_AHEAD_MAX_US
+    believed = np.where(absurd, received_at, heard_at) - np.where(trusted, correction_us, 0)
+    ahead = np.where(trusted, FUTURE_TOLERANCE_US, UNTRUSTED_AHEAD_MAX_US)
     verdict[(believed > received_at + ahead) | (absurd & (heard_at > received_at))] = FUTURE
     verdict[absurd & (heard_at <= received_at)] = IMPLAUSIBLE
     return np.minimum(believed, received_at), verdict

@@ -40,7 +40,7 @@ from cloud.metering.senders import Decision, StreamMoved
 from decoders import DECODER_VERSION
 from decoders.batch import Columns as Decoded
 from decoders.batch import decode_rows
-from decoders.uplink import Ack, Batch, Rows
+from decoders.uplink import Ack, Batch, ClockStep, Rows
 from decoders.value import value
 
 Connection = psycopg.Connection[Any]
@@ -125,16 +125,23 @@ class Worker:
         raise StreamMoved(f"gateway {batch.gateway}: {ATTEMPTS_MAX} attempts")
 
     def again(
-        self, rows: Rows, *, index: int, source: Source, offset: Offset
+        self,
+        rows: Rows,
+        *,
+        index: int,
+        source: Source,
+        offset: Offset,
+        steps: Sequence[ClockStep] = (),
     ) -> tuple[Prepared, Recorded | None]:
         """Take one row of an earlier batch again, in the caller's transaction.
 
         rows   that row alone; `index` is its place in its batch
+        steps  of the batch; none where the row's instant has them in it
         Nothing is recorded when it is refused again (`Prepared.rejected`).
         """
         connection = self.connection()
         self.registry.refresh(connection)
-        up = uplinked(rows)
+        up = uplinked(rows, steps)
         decoded = self._decoded(
             connection, rows, up, gateway=source.gateway, now_us=source.received_at
         )
@@ -163,7 +170,7 @@ class Worker:
         connection = self.connection()
         gateway = store.gateway_of(connection, batch.gateway)
         self.registry.refresh(connection)
-        up = uplinked(batch.rows)
+        up = uplinked(batch.rows, batch.steps)
         decoded = self._decoded(connection, batch.rows, up, gateway=gateway, now_us=received_at)
         connection.commit()
         return up, decoded
@@ -177,7 +184,7 @@ class Worker:
         believed: Offset | None,
     ) -> Decision:
         sender = senders.sender_of(connection, batch, received_at)
-        up = uplinked(batch.rows)
+        up = uplinked(batch.rows, batch.steps)
         taking = senders.taking_of(sender, batch, up)
         decision = Decision(sender=sender, taking=taking, offset=believed or sender.offset)
         if taking.rows:

@@ -18,9 +18,11 @@ from decoders.uplink import (
     MAX_MESSAGE_BYTES,
     MAX_PAYLOAD_BYTES,
     MAX_ROWS,
+    MAX_STEPS,
     VERSION,
     Ack,
     Batch,
+    ClockStep,
     Gap,
     LossKind,
     Lost,
@@ -39,6 +41,7 @@ from decoders.uplink import (
     pack_rows,
 )
 from decoders.uplink_gaps import pack_gaps
+from decoders.uplink_steps import NOBODY_KNOWS_US, pack_steps
 
 CORPUS = Path(__file__).parents[2] / "vectors" / "uplink"
 STREAM = bytes(range(16))
@@ -54,7 +57,7 @@ def rows(draw: st.DrawFn) -> list[Row]:
             seq=seq,
             heard_at=draw(instants),
             kind=draw(st.sampled_from(RowKind)),
-            flags=RowFlag(draw(st.integers(0, 127))),
+            flags=RowFlag(draw(st.integers(0, 255))),
             radio=draw(st.integers(0, (1 << 64) - 1)),
             session=draw(st.integers(0, (1 << 32) - 1)),
             counter=draw(st.integers(0, (1 << 32) - 1)),
@@ -278,3 +281,37 @@ def test_rows_ahead_of_their_turn_are_marked_and_cost_nothing_where_there_are_no
     assert {"early", "took"}.isdisjoint(cbor2.loads(encode_ack(plain)))
     answer = replace(plain, early=512, took=7)
     assert decode_ack(encode_ack(answer)) == answer
+
+
+STEPS = (
+    ClockStep(seq=3, by_us=-3_600_000_000),
+    ClockStep(seq=8, by_us=1 << 50, doubt_us=NOBODY_KNOWS_US),
+)
+
+
+def test_how_the_clock_was_set_comes_back_and_costs_nothing_where_it_was_not() -> None:
+    assert "steps" not in cbor2.loads(encode_batch(a_batch(a_row())))
+
+    batch = decode_batch(encode_batch(replace(a_batch(a_row()), steps=STEPS)))
+
+    assert batch.steps == STEPS
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        3,
+        {},
+        {**pack_steps(STEPS), "by_us": b""},
+        pack_steps(STEPS[::-1]),
+        pack_steps([ClockStep(seq=0, by_us=1)]),
+        pack_steps([ClockStep(seq=1, by_us=-(1 << 63) + 1)]),
+        pack_steps([ClockStep(seq=1, by_us=1, doubt_us=-1)]),
+        pack_steps([ClockStep(seq=n + 1, by_us=1) for n in range(MAX_STEPS + 1)]),
+    ],
+)
+def test_steps_that_make_no_sense_are_refused(steps: object) -> None:
+    fields = cbor2.loads(encode_batch(a_batch(a_row())))
+
+    with pytest.raises(Malformed, match=r"steps|seq|by_us|doubt_us"):
+        decode_batch(cbor2.dumps({**fields, "steps": steps}))
