@@ -44,7 +44,7 @@ from edge_agent.outbox_file import (
 from edge_agent.outbox_gone import Gone, Record, gaps_between, ranges
 from edge_agent.outbox_pages import Pages
 from edge_agent.outbox_progress import LOST_KINDS, Progress
-from edge_agent.outbox_room import Room, Shed
+from edge_agent.outbox_room import Room, Shed, give_up_page
 from edge_agent.outbox_rows import Draft, numbered, seal
 
 __all__ = ["Connection", "Draft", "Limit", "Outbox", "OutboxUnusable", "Shed"]
@@ -222,13 +222,7 @@ class Outbox:
                 break
 
     def _give_up_page(self, room: Room) -> bool:
-        """Give up the page that goes first; say whether there was one."""
-        page = self._pages.oldest_acked(self._at.acked) or self._pages.oldest_to_shed()
-        if page is None:
-            return False
-        room.add(page, self._pages.drop(page, acked=self._at.acked))
-        self._gone.limit()
-        return True
+        return give_up_page(self._pages, self._gone, room, acked=self._at.acked)
 
     def _drop_old(self, before_us: int) -> None:
         """Give up acknowledged pages that are older than the profile keeps them."""

@@ -7,9 +7,11 @@ leaves the old state or the new one.
 
 from __future__ import annotations
 
+import errno
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -18,14 +20,24 @@ from decoders.uplink import LossKind, Row
 from decoders.value import value
 from edge_agent import outbox_progress
 from edge_agent.outbox import Draft, Outbox
-from edge_agent.outbox_file import Connection, Limit, Transaction, connect_sqlite, prepare
+from edge_agent.outbox_file import (
+    Connection,
+    Limit,
+    Transaction,
+    connect_sqlite,
+    lacks_room,
+    prepare,
+    used_bytes,
+)
 from edge_agent.outbox_gone import Gone, Record
 from edge_agent.outbox_pages import Pages
 from edge_agent.outbox_progress import Progress
+from edge_agent.outbox_room import Room, give_up_page
 from edge_agent.outbox_rows import seal
 from edge_agent.outbox_source import NO_STREAM, Source
 
-ROWS_AT_ONCE: Final = 1000
+ROWS_AT_ONCE: Final = 250  # what they take for a moment must fit in little room
+MEMORIES_AT_ONCE: Final = 64
 PIECEWISE: Final = 1 << 16  # longer stretches are looked at as a whole
 
 
@@ -35,11 +47,15 @@ class Copied:
 
     rows      in it
     missing   declared lost, of those that were not acknowledged before
+    shed      given up, of those, because the limit has no room for them
+    memories  of the rules, left out for the same reason
     """
 
     made: Path
     rows: int
     missing: int
+    shed: int = 0
+    memories: int = 0
 
 
 @dataclass
@@ -67,13 +83,33 @@ def copied(
     now_us: int,
     report: Callable[[Copied], Draft] | None = None,
 ) -> Copied:
-    """Put what `source` says into a file beside `path`.
+    """Put what `source` says into a file beside `path`, as far as the limit has room for it.
 
-    Raises sqlite3.OperationalError, OSError: a full disk.
+    Raises sqlite3.OperationalError, OSError, with ENOSPC for a full disk; nothing is left then.
     """
     made = path.with_name(f"{path.name}.new")
-    for left in (made, *siblings(made)):
-        left.unlink(missing_ok=True)
+    discard(made)
+    try:
+        return _copied(
+            source, made, limit=limit, new_stream=new_stream, now_us=now_us, report=report
+        )
+    except (sqlite3.OperationalError, OSError) as error:
+        is_full = lacks_room(path.parent, error)
+        discard(made)
+        if is_full:
+            raise OSError(errno.ENOSPC, str(error)) from error
+        raise
+
+
+def _copied(
+    source: Source,
+    made: Path,
+    *,
+    limit: Limit,
+    new_stream: Callable[[], bytes],
+    now_us: int,
+    report: Callable[[Copied], Draft] | None,
+) -> Copied:
     at = source.progress()
     if at.stream == NO_STREAM:
         at = replace(at, stream=new_stream(), started_at=now_us)
@@ -81,15 +117,20 @@ def copied(
     connection = connect_sqlite(made)
     try:
         prepare(connection, limit)
-        rows, missing = _filled(connection, source, at, limit)
+        connection.execute("PRAGMA synchronous=OFF")  # it counts once `moved` has synced all of it
+        result = _filled(connection, source, at, limit, made)
     finally:
         connection.close()
-    result = Copied(made=made, rows=rows, missing=missing)
     if report is not None:
         outbox = Outbox(made, new_stream=new_stream, now_us=now_us, limit=limit)
-        outbox.append([report(result)], {})
-        outbox.close()
+        with closing(outbox):
+            outbox.append([report(result)], {})
     return result
+
+
+def discard(path: Path) -> None:
+    for left in (path, *siblings(path)):
+        left.unlink(missing_ok=True)
 
 
 def siblings(path: Path) -> tuple[Path, ...]:
@@ -117,16 +158,24 @@ def synced(folder: Path) -> None:
         os.close(handle)
 
 
-def _filled(connection: Connection, source: Source, at: Progress, limit: Limit) -> tuple[int, int]:
+def _filled(
+    connection: Connection, source: Source, at: Progress, limit: Limit, made: Path
+) -> Copied:
     gone = Gone(connection)
     pages = Pages(connection, gone, page_rows=limit.page_rows)
-    seen = Seen()
+    seen, room = Seen(), Room()
+    with Transaction(connection):
+        memories = _write_small_tables(connection, source, limit.database_bytes // 2)
     given_up = dict(source.given_up())
     given_up_at: dict[int, int] = {}
     for chunk in _chunks(source.rows()):
         with Transaction(connection):
             pages.add(chunk)
             pages.pack(lived_us=at.lived_us)
+            while used_bytes(connection) > limit.database_bytes:
+                fits = give_up_page(pages, gone, room, acked=at.acked)
+                if not fits and not pages.pack_early(lived_us=at.lived_us):
+                    break
         for row in chunk:
             seen.add(row)
             if row.seq in given_up:
@@ -144,11 +193,10 @@ def _filled(connection: Connection, source: Source, at: Progress, limit: Limit) 
             columns = (seq, given_up[seq], at_us)
             sql = "INSERT INTO given_up VALUES (?, ?, ?, ?)"
             connection.execute(sql, (*columns, seal(*columns)))
-        _write_small_tables(connection, source)
-        at = replace(at, lost=at.with_lost({"corrupt": corrupt}))
+        at = replace(at, lost=at.with_lost({**room.kinds, "corrupt": corrupt}))
         outbox_progress.write(connection, at)
         outbox_progress.write_twin(connection, at)
-    return seen.rows, missing
+    return Copied(made=made, rows=pages.rows, missing=missing, shed=room.rows, memories=memories)
 
 
 def _declare_missing(gone: Gone, seen: Seen, at: Progress) -> int:
@@ -185,11 +233,19 @@ def _unknown(gone: Gone, first: int, last: int) -> Iterator[tuple[int, int]]:
         yield at, last
 
 
-def _write_small_tables(connection: Connection, source: Source) -> None:
+def _write_small_tables(connection: Connection, source: Source, most_bytes: int) -> int:
+    """Copy what is small, the rules' memory up to `most_bytes`; return how much of it was not."""
     rejected = source.rejected()
     connection.executemany("INSERT OR REPLACE INTO rejected VALUES (?, ?)", rejected)
     memory = [(name, state, seal(name, state)) for name, state in source.checkpoints().items()]
-    connection.executemany("INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?)", memory)
+    for begin in range(0, len(memory), MEMORIES_AT_ONCE):
+        if used_bytes(connection) > most_bytes:
+            return len(memory) - begin
+        connection.executemany(
+            "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?)",
+            memory[begin : begin + MEMORIES_AT_ONCE],
+        )
+    return 0
 
 
 def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:

@@ -17,6 +17,7 @@ Whatever SQLite would let flip unseen is sealed: `seal` columns are CRC-32 over 
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ PAGE_BYTES: Final = 4096
 JOURNAL_BYTES: Final = 4 << 20  # one transaction of 500 meters' memory is 2 MiB of pages
 COMMIT_BYTES: Final = 128 << 10
 LEAST_BYTES: Final = 8 << 20  # the memory of 4,000 meters takes half of it
+LEAST_FREE_BYTES: Final = 256 << 10  # of a disk; below, whatever fails does so for want of space
 CHECKPOINT_SHARE: Final = 4  # the journal begins anew after 1 MiB, where nobody reads it
 
 SCHEMA: Final = """
@@ -115,12 +117,12 @@ PROFILES: Final[Mapping[str, Limit]] = {
 
 
 def fitting(limit: Limit, folder: Path) -> Limit:
-    """Return a limit that leaves a tenth of the file system, where that is smaller."""
+    """Return a limit that lets a damaged file and its rescue lie side by side on the disk."""
     try:
         there = os.statvfs(folder)
     except OSError:
         return limit
-    return replace(limit, bytes=min(limit.bytes, there.f_blocks * there.f_frsize * 9 // 10))
+    return replace(limit, bytes=min(limit.bytes, there.f_blocks * there.f_frsize * 9 // 20))
 
 
 def free_bytes(folder: Path) -> int:
@@ -152,6 +154,13 @@ def prepare(connection: Connection, limit: Limit) -> None:
 def is_full(error: Exception) -> bool:
     """Say whether SQLite failed for want of space on the disk."""
     return "disk is full" in str(error) or "FullError" in type(error).__name__
+
+
+def lacks_room(folder: Path, error: Exception) -> bool:
+    """Say whether something failed for want of space, whatever words SQLite found for it."""
+    if is_full(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return free_bytes(folder) < LEAST_FREE_BYTES
 
 
 def used_bytes(connection: Connection) -> int:

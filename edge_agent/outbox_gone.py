@@ -21,6 +21,7 @@ KINDS: Final = 8  # an id is 8 · first + kind
 RUNS_LOOKED_AT: Final = 1024  # to find the first 64 ranges
 
 INSERT: Final = "INSERT INTO gone VALUES (?, ?, ?, ?, ?, ?, ?)"
+INSERT_NEW: Final = INSERT.replace("INSERT", "INSERT OR IGNORE")
 SELECT: Final = "SELECT id, last, rows, from_at, to_at, bits, seal FROM gone "
 
 
@@ -100,8 +101,8 @@ class Gone:
         self._last = max(self.last, last)
 
     def put(self, record: Record) -> None:
-        """Record what another file says is gone."""
-        self._insert(record)
+        """Record what another file says is gone, where nothing here says the same number is."""
+        self._insert(record, INSERT_NEW)
         self._last = max(self.last, record.last)
 
     def limit(self) -> None:
@@ -137,7 +138,7 @@ class Gone:
         found = self._read(sql, (record.first * KINDS, int(record.kind)))
         return found[0] if found else None
 
-    def _insert(self, record: Record) -> None:
+    def _insert(self, record: Record, sql: str = INSERT) -> None:
         packed = b""
         if record.bits is not None:
             packed = record.bits.to_bytes((record.bits.bit_length() + 7) // 8, "little")
@@ -145,7 +146,7 @@ class Gone:
             record.first * KINDS + record.kind,
             *(record.last, record.rows, record.from_at, record.to_at, packed),
         )
-        self._db.execute(INSERT, (*row, seal(*row)))
+        self._db.execute(sql, (*row, seal(*row)))
 
     def _delete(self, record: Record) -> None:
         number = record.first * KINDS + record.kind

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import errno
 import json
-import os
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -28,8 +27,9 @@ import cbor2
 from decoders.uplink import RowKind
 from edge_agent import outbox_gone, outbox_progress
 from edge_agent.outbox import Draft, Outbox, OutboxUnusable
-from edge_agent.outbox_copy import Copied, copied, moved, siblings, synced
+from edge_agent.outbox_copy import Copied, copied, discard, moved
 from edge_agent.outbox_file import (
+    LEAST_FREE_BYTES,
     PAGE_BYTES,
     SCHEMA,
     SCHEMA_VERSION,
@@ -37,9 +37,19 @@ from edge_agent.outbox_file import (
     Limit,
     fitting,
     free_bytes,
-    is_full,
+    lacks_room,
 )
 from edge_agent.outbox_pages import SELECT, page_of
+from edge_agent.outbox_quarantine import (
+    NOTE,
+    QUARANTINE,
+    bound,
+    drop,
+    drop_leftover,
+    drop_others,
+    put_aside,
+    unfinished,
+)
 from edge_agent.outbox_rows import RowDamaged, seal, unpack_row
 from edge_agent.outbox_source import NO_STREAM, Source
 from edge_agent.outbox_wal import TORN_COMMITS, applied, hidden_commits
@@ -47,11 +57,8 @@ from edge_agent.outbox_wal import TORN_COMMITS, applied, hidden_commits
 CHECK_S: Final = 10.0
 STEPS_PER_LOOK: Final = 50_000  # of SQLite's machine between two looks at the clock
 FULL_WAIT_S: Final = 5.0
-LEAST_FREE_BYTES: Final = 256 << 10
-QUARANTINE: Final = "quarantine"
-QUARANTINED_MAX: Final = 3  # files; fewer when together they would be larger than the outbox may be
+LEAST_ROOM_BYTES: Final = 512 << 10  # for a rescue that holds what is newest; with less it waits
 SUSPECT: Final = "outbox.suspect"
-NOTE: Final = "what-happened.json"
 NEWEST_VERSION: Final = 99  # beyond it, a number of the file's head is no version
 
 Log = Callable[..., None]
@@ -85,7 +92,7 @@ def opened(
                 outbox.append([_report({"kind": "commit_cut_short"}, now_us)], {})
             return outbox
         except (sqlite3.OperationalError, OSError) as error:
-            if not _no_room(path.parent, error):
+            if not lacks_room(path.parent, error):
                 raise
             log("commit_failed", reason=str(error), path=str(path.parent))
             wait(FULL_WAIT_S)
@@ -127,7 +134,8 @@ def _put_right(
     path: Path, hidden: int, *, new_stream: Callable[[], bytes], now_us: int, limit: Limit, log: Log
 ) -> None:
     """Leave a sound file of this version at `path`, or none."""
-    aside = _unfinished(path)
+    drop_leftover(path, log)
+    aside = unfinished(path)
     reason = "the rescue of this file was interrupted"
     if aside is None:
         if not path.exists() or not path.stat().st_size:
@@ -140,10 +148,10 @@ def _put_right(
             _upgrade(path, new_stream=new_stream, now_us=now_us, limit=limit, log=log)
             return
         reason = found
-        aside = _put_aside(path, now_us=now_us)
+        aside = put_aside(path, now_us=now_us)
     _salvage(aside, path, reason=reason, new_stream=new_stream, now_us=now_us, limit=limit, log=log)
     path.with_name(SUSPECT).unlink(missing_ok=True)
-    _bound(path.parent / QUARANTINE, limit.bytes, log)
+    bound(path.parent / QUARANTINE, limit.bytes, log)
 
 
 def damage_in(connection: Connection) -> str | None:
@@ -234,36 +242,50 @@ def _upgrade(
         if source.version != 1:
             return
         source.finish_journal()  # or moving the new file would part it from the old one's
-        done = copied(source, path, limit=limit, new_stream=new_stream, now_us=now_us)
+
+        def copy(most: Limit, tight: bool) -> Copied:
+            return copied(source, path, limit=most, new_stream=new_stream, now_us=now_us)
+
+        done, _ = _in_the_room(copy, path, None, limit=limit, log=log)
     finally:
         source.close()
     moved(done.made, path)
-    log("outbox_upgraded", path=str(path), rows=done.rows)
+    log("outbox_upgraded", path=str(path), rows=done.rows, shed=done.shed)
 
 
-def _put_aside(path: Path, *, now_us: int) -> Path:
-    """Rename a file and what SQLite keeps beside it; return its new place."""
-    folder = path.parent / QUARANTINE
-    folder.mkdir(mode=0o700, exist_ok=True)
-    number = 1 + max((int(each.name.split("-")[0]) for each in _aside(folder)), default=0)
-    here = folder / f"{number:06d}-{now_us}"
-    here.mkdir(mode=0o700)
-    for sibling in siblings(path):
-        if sibling.exists() and not sibling.name.endswith("-shm"):
-            os.replace(sibling, here / sibling.name)
-    os.replace(path, here / path.name)
-    for each in (here, folder, path.parent):
-        synced(each)
-    return here / path.name
+def _in_the_room(
+    copy: Callable[[Limit, bool], Copied], path: Path, aside: Path | None, *, limit: Limit, log: Log
+) -> tuple[Copied, bool]:
+    """Make a copy on a disk that may have no room for it; say whether only a smaller one fitted.
 
+    Older damaged files go first; then rows, in the stated order, as many as do not fit.
+    Raises sqlite3.OperationalError, OSError.
+    """
 
-def _unfinished(path: Path) -> Path | None:
-    """Return a file put aside whose rescue a power cut interrupted."""
-    kept = _aside(path.parent / QUARANTINE)
-    if not kept or path.exists() or (kept[-1] / NOTE).exists():
-        return None
-    aside = kept[-1] / path.name
-    return aside if aside.exists() else None
+    def tried(most: Limit, tight: bool) -> Copied | None:
+        try:
+            return copy(most, tight)
+        except (sqlite3.OperationalError, OSError) as error:
+            if not lacks_room(path.parent, error):
+                raise
+            return None
+
+    needed = min(limit.bytes, (aside or path).stat().st_size) + limit.journal_bytes
+    if free_bytes(path.parent) < needed:
+        drop_others(path, aside, log)
+    done = tried(limit, False)
+    if done is None and drop_others(path, aside, log):
+        done = tried(limit, False)
+    if done is not None:
+        return done, False
+    room = (free_bytes(path.parent) - LEAST_FREE_BYTES) * 3 // 4  # a commit writes before it frees
+    while room >= LEAST_ROOM_BYTES:
+        log("rescue_lacks_room", bytes=room)
+        done = tried(replace(limit, bytes=min(limit.bytes, room)), True)
+        if done is not None:
+            return done, True
+        room //= 2
+    raise OSError(errno.ENOSPC, f"a rescue takes {LEAST_ROOM_BYTES} bytes at least")
 
 
 def _salvage(
@@ -280,30 +302,44 @@ def _salvage(
 
     def report(done: Copied) -> Draft:
         said.update(rows=done.rows, lost=done.missing)
+        if done.shed or done.memories:
+            said.update(shed=done.shed, memories=done.memories)
         return _report(said, now_us)
 
-    patched = path.with_name(f"{path.name}.patched")
-    try:
-        if hidden_commits(aside) > TORN_COMMITS:
-            applied(aside, patched)
-            source = Source(patched)
-        else:
-            source = Source(aside)
-        if source.progress().stream == NO_STREAM:
-            source.close()
-            applied(aside, patched)
-            _put_first_page(patched, limit)
-            source = Source(patched)
-        done = copied(
-            source, path, limit=limit, new_stream=new_stream, now_us=now_us, report=report
-        )
-        source.close()
-    finally:
-        for left in (patched, *siblings(patched), aside.with_name(f"{aside.name}-shm")):
-            left.unlink(missing_ok=True)
+    def copy(most: Limit, tight: bool) -> Copied:
+        patched = aside if tight else path.with_name(f"{path.name}.patched")
+        try:
+            with closing(_readable(aside, patched, most)) as source:
+                return copied(
+                    source, path, limit=most, new_stream=new_stream, now_us=now_us, report=report
+                )
+        finally:
+            aside.with_name(f"{aside.name}-shm").unlink(missing_ok=True)
+            if not tight:
+                discard(patched)
+
+    done, tight = _in_the_room(copy, path, aside, limit=limit, log=log)
     moved(done.made, path)
-    (aside.parent / NOTE).write_text(json.dumps({**said, "at_us": now_us}) + "\n", "utf-8")
+    if tight:  # the outbox needs the room
+        drop(aside.parent, log)
+    else:
+        (aside.parent / NOTE).write_text(json.dumps({**said, "at_us": now_us}) + "\n", "utf-8")
     log("outbox_quarantined", file=str(aside), **{k: v for k, v in said.items() if k != "kind"})
+
+
+def _readable(aside: Path, patched: Path, limit: Limit) -> Source:
+    """Open a damaged file, or where SQLite needs help, a mended copy of it (or itself, mended)."""
+    if hidden_commits(aside) > TORN_COMMITS:
+        applied(aside, patched)
+        source = Source(patched)
+    else:
+        source = Source(aside)
+    if source.progress().stream == NO_STREAM:
+        source.close()
+        applied(aside, patched)
+        _put_first_page(patched, limit)
+        source = Source(patched)
+    return source
 
 
 def _report(said: dict[str, object], now_us: int) -> Draft:
@@ -316,6 +352,7 @@ def _put_first_page(path: Path, limit: Limit) -> None:
     Every outbox is made by the same statements, so its tables begin on the same pages.
     """
     whole = path.with_name(f"{path.name}.empty")
+    discard(whole)
     Outbox(whole, new_stream=lambda: bytes(16), now_us=0, limit=limit).close()
     first = whole.read_bytes()[:PAGE_BYTES]
     whole.unlink()
@@ -323,31 +360,6 @@ def _put_first_page(path: Path, limit: Limit) -> None:
     with path.open("r+b") as file:
         # sqlite.org/fileformat2.html §1.3: pages of the file at 28, free list at 32 and 36
         file.write(first[:28] + pages.to_bytes(4, "big") + bytes(8) + first[40:])
-
-
-def _bound(folder: Path, most_bytes: int, log: Log) -> None:
-    """Keep the newest of what was put aside; the rest goes, and that is said."""
-    kept = _aside(folder)
-    size = 0
-    for number, each in enumerate(reversed(kept)):
-        size += sum(file.stat().st_size for file in each.iterdir())
-        if number and (number >= QUARANTINED_MAX or size > most_bytes):
-            shutil.rmtree(each)
-            log("quarantine_dropped", folder=str(each))
-
-
-def _aside(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(each for each in folder.iterdir() if each.name[:6].isdigit())
-
-
-def _no_room(folder: Path, error: Exception) -> bool:
-    if is_full(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    if isinstance(error, OutboxUnusable):
-        return False
-    return free_bytes(folder) < LEAST_FREE_BYTES
 
 
 def _is_systems(error: Exception) -> bool:

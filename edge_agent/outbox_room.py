@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from decoders.value import value
-from edge_agent.outbox_pages import Page
+from edge_agent.outbox_gone import Gone
+from edge_agent.outbox_pages import Page, Pages
 
 
 @value
@@ -49,3 +50,13 @@ class Room:
         if not self.rows:
             return None
         return Shed(rows=self.rows, from_at=self.from_at, to_at=self.to_at, kinds=self.kinds)
+
+
+def give_up_page(pages: Pages, gone: Gone, room: Room, *, acked: int) -> bool:
+    """Give up the page that goes first, in its owner's transaction; say whether there was one."""
+    page = pages.oldest_acked(acked) or pages.oldest_to_shed()
+    if page is None:
+        return False
+    room.add(page, pages.drop(page, acked=acked))
+    gone.limit()
+    return True

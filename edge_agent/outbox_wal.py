@@ -10,6 +10,7 @@ Source: sqlite.org/fileformat2.html, §4 (the write-ahead log).
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 from collections.abc import Iterator
@@ -68,9 +69,11 @@ def applied(path: Path, to: Path) -> None:
     """Copy a database with its journal's pages in their places, those of damaged frames, too.
 
     A later frame of the same page makes a flipped one good; else our own checksums find it. Where
-    at most one commit is hidden, only what SQLite sees is taken.
+    at most one commit is hidden, only what SQLite sees is taken. `to` may be `path` itself: its
+    journal goes then, once the pages are on the disk; before that it can be done again.
     """
-    shutil.copyfile(path, to)
+    if to != path:
+        shutil.copyfile(path, to)
     if not journal_of(path).exists():
         return
     takes_all = hidden_commits(path) > TORN_COMMITS
@@ -91,6 +94,9 @@ def applied(path: Path, to: Path) -> None:
                         out.seek((one.number - 1) * PAGE_BYTES)
                         out.write(one.page)
                 waiting.clear()
+        out.flush()
+        os.fsync(out.fileno())
+    journal_of(to).unlink(missing_ok=True)
 
 
 def journal_of(path: Path) -> Path:
