@@ -22,7 +22,8 @@ from decoders.value import value
 from edge_agent.board import resident_kib
 from edge_agent.outbox import Draft, Outbox
 from edge_agent.outbox_file import PROFILES, Limit, used_bytes
-from edge_agent.outbox_rescue import QUARANTINE, opened
+from edge_agent.outbox_quarantine import QUARANTINE
+from edge_agent.outbox_rescue import opened
 from field_sim import telegrams
 from field_sim.meters import wmbus_meters
 from field_sim.soak.truth import Verdict

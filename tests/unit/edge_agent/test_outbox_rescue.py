@@ -18,7 +18,8 @@ from decoders.uplink import LossKind, RowFlag, RowKind
 from edge_agent import outbox_rescue
 from edge_agent.outbox import Draft, Outbox, OutboxUnusable
 from edge_agent.outbox_file import PAGE_BYTES, Limit
-from edge_agent.outbox_rescue import NOTE, QUARANTINE, damage, opened
+from edge_agent.outbox_quarantine import NOTE, QUARANTINE
+from edge_agent.outbox_rescue import damage, opened
 from tests.outboxes import OLD_SCHEMA
 
 STREAM, OTHER = b"s" * 16, b"t" * 16
