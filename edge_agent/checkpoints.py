@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from edge_agent import caps, cloud_clock, memory, reduction
+from edge_agent import caps, clock_steps, cloud_clock, memory, reduction
 from edge_agent.outbox import Outbox
 
 METER: Final = "m/"
@@ -17,6 +17,7 @@ LAYOUT: Final = "f/"
 SOURCE: Final = "s/"  # a source's own, see `inputs.SourceMemory`
 CLOCK: Final = "clock"
 CAPS: Final = "caps"
+STEPS: Final = "steps"
 
 # What the caps alone change is written at most this often: a flood of noise must not wear the
 # disk out; a power cut may cost the count of so many seconds.
@@ -48,11 +49,15 @@ class Checkpoints:
 
     def wrote(self, checkpoints: Mapping[str, bytes]) -> None:
         """The outbox holds these now."""
-        whole = {CLOCK, CAPS} & checkpoints.keys()
+        whole = {CLOCK, CAPS, STEPS} & checkpoints.keys()
         self._written |= {name: checkpoints[name] for name in whole}
 
     def _changed(self, state: reduction.State) -> dict[str, bytes]:
-        now = {CLOCK: cloud_clock.pack(state.clock), CAPS: caps.pack(state.caps)}
+        now = {
+            CLOCK: cloud_clock.pack(state.clock),
+            CAPS: caps.pack(state.caps),
+            STEPS: clock_steps.pack(state.steps),
+        }
         return {name: packed for name, packed in now.items() if packed != self._written.get(name)}
 
 
@@ -75,4 +80,6 @@ def recovered(outbox: Outbox, policy: reduction.Policy) -> reduction.State:
             state.clock = cloud_clock.unpack(packed)
         elif name == CAPS:
             state.caps = caps.unpack(packed)
+        elif name == STEPS:
+            state.steps = clock_steps.unpack(packed)
     return state

@@ -7,9 +7,9 @@ other. A state is used up by the call that gets it: go on with the returned one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from edge_agent import caps, cloud_clock, inputs, protocol, reduction
+from edge_agent import caps, clock_steps, cloud_clock, inputs, protocol, reduction
 from edge_agent.inputs import Input, Now
 
 Effect = reduction.Effect | protocol.Effect | inputs.SourceMemory
@@ -39,6 +39,7 @@ def step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect, ...]
     elif isinstance(told, inputs.SourceChanged):
         state.reduction, effects = reduction.source_changed(known, told, now)
     elif isinstance(told, inputs.ClockStepped):
+        told = replace(told, first=told.first or state.link.head + 1)
         state.reduction, effects = reduction.clock_stepped(known, told, now)
     elif isinstance(told, inputs.Scanned):
         state.reduction, effects = reduction.scanned(known, told, now)
@@ -56,7 +57,7 @@ def step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect, ...]
 def _link_step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect, ...]]:
     link, wall_s = state.link, now.wall_s
     effects: tuple[Effect, ...] = NONE
-    state.reduction.clock = _cloud_clock(state, told, now)
+    _learn_clock(state, told, now)
     if isinstance(told, inputs.AckReceived):
         link, asked = protocol.acknowledged(
             link, told.ack, now_s=wall_s, pace=state.pace, chance=now.chance
@@ -92,9 +93,20 @@ def _link_step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect
             chance=now.chance,
         )
     elif isinstance(told, inputs.StreamRestarted):
+        by = link.head - told.head
+        state.reduction.steps = clock_steps.renumbered(state.reduction.steps, by)
         link = protocol.restarted(link, stream=told.stream, head=told.head, now_s=wall_s)
     state.link = link
     return state, effects
+
+
+def _learn_clock(state: State, told: Input, now: Now) -> None:
+    """Take what this input tells of the cloud's clock."""
+    known, before = state.reduction, state.reduction.clock
+    known.clock = _cloud_clock(state, told, now)
+    sample = cloud_clock.newest(known.clock, before=before)
+    if sample is not None:
+        known.steps = clock_steps.measured(known.steps, sample)
 
 
 def _cloud_clock(state: State, told: Input, now: Now) -> cloud_clock.CloudClock:

@@ -158,10 +158,14 @@ class Stopping:
 
 @value
 class ClockStepped:
-    """Somebody set the gateway's clock: by so many µs, from the one instant to the other."""
+    """Somebody set the gateway's clock: by so many µs, from the one instant to the other.
+
+    first   the number of the first row after it; 0 = the next one after what is committed
+    """
 
     from_at: int
     to_at: int
+    first: int = 0
 
 
 @value

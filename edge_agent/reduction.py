@@ -23,8 +23,10 @@ from decoders.ids import WIRE_BYTES, MeterId, dev_eui_text
 from decoders.reading import Integrity, Telegram
 from decoders.uplink import MAX_PAYLOAD_BYTES, RowFlag, RowKind
 from decoders.value import value
-from edge_agent import cloud_clock, leaks, leaks_feeding
+from edge_agent import clock_steps, cloud_clock, leaks, leaks_feeding
 from edge_agent.caps import Caps, report
+from edge_agent.clock_steps import NONE as NO_STEPS
+from edge_agent.clock_steps import Steps
 from edge_agent.cloud_clock import UNKNOWN, CloudClock
 from edge_agent.inputs import (
     BadInput,
@@ -91,6 +93,7 @@ class State:
 
     policy: Policy
     clock: CloudClock = UNKNOWN
+    steps: Steps = NO_STEPS
     meters: Meters = field(default_factory=Meters)
     layouts: Layouts = field(default_factory=Layouts)
     recent: dict[int, None] = field(default_factory=dict)  # `_uplink_name`, oldest first
@@ -141,8 +144,10 @@ def source_changed(
 
 
 def clock_stepped(state: State, step: ClockStepped, now: Now) -> tuple[State, tuple[Effect, ...]]:
-    """Report that the gateway's clock was set, so that the cloud need not guess it from offsets."""
-    state.clock = cloud_clock.stepped(state.clock, by_us=step.to_at - step.from_at)
+    """Report that the gateway's clock was set, and keep by how much for the rows before it."""
+    by_us = step.to_at - step.from_at
+    state.clock = cloud_clock.stepped(state.clock, by_us=by_us)
+    state.steps = clock_steps.stepped(state.steps, first=step.first, by_us=by_us)
     said = {"kind": "clock_step", "from_at": step.from_at, "to_at": step.to_at}
     return state, (_stored(state, (report(said, at=now.at),)),)
 

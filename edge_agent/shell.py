@@ -14,10 +14,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Final
 
-from edge_agent import VERSION, core, inputs, protocol
+from decoders.uplink import RowFlag
+from edge_agent import VERSION, clock_steps, core, inputs, protocol
 from edge_agent.checkpoints import METER, Checkpoints
 from edge_agent.clock import Clock
 from edge_agent.forward import CloudLink, Echo, message_of
@@ -36,6 +37,7 @@ RETRY_S: Final = 1.0  # after a commit that failed
 CATCH_UP_S: Final = 5.0  # at the end, for what the sources had read already
 FAREWELL_S: Final = 2.0  # at the end, for the last acks
 CLOCK_STEP_US: Final = 60_000_000  # less is slewing, or a process that was not scheduled
+STEP_SHOWS_S: Final = 120.0  # after a step, frames from before it may come out of the queue
 SILENCE_ATTEMPTS: Final = 3  # hellos; a broker drops what it forbids without a word
 SAMPLING: Final = random.SystemRandom()
 
@@ -97,7 +99,9 @@ class Agent:
         self._committed = 0
         self._told = -1  # value of `_committed` in the newest message
         self._until_s = float("inf")  # when commits that fail are given up
-        self._ahead_us = clock.now_us() - clock.ticks_us()
+        steps = state.reduction.steps  # what an earlier run of this life took the clock for
+        self._ahead_us = steps.ahead_us if steps.life else clock.now_us() - clock.ticks_us()
+        self._step = (0, float("-inf"))  # the newest of this run: µs, when (monotonic)
 
     def stop(self) -> None:
         """Ask the loop to finish; safe in a signal handler."""
@@ -159,6 +163,8 @@ class Agent:
         now = self._now()
         taken = 0
         while given is not None:
+            if self._watch_clock(group):
+                now = self._now()
             self._take(given, now, group)
             taken += 1
             if taken >= GROUP_INPUTS or time.monotonic() >= until_s:
@@ -166,15 +172,28 @@ class Agent:
             given = self._inbox.get(0) or self._inbox.get(IDLE_S)
         return group
 
-    def _watch_clock(self, group: Group) -> None:
+    def _watch_clock(self, group: Group) -> bool:
         """Notice that the clock was set: it went otherwise than the one that nobody sets."""
         ahead_us = self._clock.now_us() - self._clock.ticks_us()
         step_us = ahead_us - self._ahead_us
-        if abs(step_us) >= CLOCK_STEP_US:
-            self._ahead_us = ahead_us
-            now = self._now()
-            self._log("clock_stepped", by_us=step_us)
-            self._take(inputs.ClockStepped(from_at=now.at - step_us, to_at=now.at), now, group)
+        if abs(step_us) < CLOCK_STEP_US:
+            return False
+        self._ahead_us = ahead_us
+        now = self._now()
+        self._step = (step_us, now.wall_s)
+        self._log("clock_stepped", by_us=step_us)
+        first = self._outbox.head + len(group.rows) + 1
+        told = inputs.ClockStepped(from_at=now.at - step_us, to_at=now.at, first=first)
+        self._take(told, now, group)
+        return True
+
+    def _stamped(self, frame: Heard, now: Now) -> Heard:
+        """Return a frame by the clock as it is: it may have waited while the clock was set."""
+        step_us, since_s = self._step
+        if now.wall_s - since_s > STEP_SHOWS_S or frame.flags & RowFlag.FOREIGN_CLOCK:
+            return frame
+        heard_at = clock_steps.restamped(frame.heard_at, now_at=now.at, by_us=step_us)
+        return replace(frame, heard_at=heard_at)
 
     def _now(self) -> Now:
         return Now(at=self._clock.now_us(), wall_s=time.monotonic(), chance=SAMPLING.random())
@@ -187,6 +206,7 @@ class Agent:
             self._note_echo(given)
         elif isinstance(given, Heard | inputs.BadInput):
             group.heard += 1
+            given = self._stamped(given, now) if isinstance(given, Heard) else given
         elif isinstance(given, inputs.SourceChanged):
             self._log(given.kind, source=given.source, reason=given.reason)
         for effect in self._stepped(given, now):
@@ -331,6 +351,7 @@ class Agent:
             health=self.health(),
             traceparent=f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01",
             max_bytes=self._link.max_bytes,
+            steps=self._state.reduction.steps,
         )
         if batch is not None:
             self._link.publish(batch)

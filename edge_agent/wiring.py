@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from edge_agent import core, protocol, reduction
+from edge_agent import clock_steps, core, protocol, reduction
 from edge_agent.board import Board
 from edge_agent.checkpoints import of_sources, recovered
 from edge_agent.clock import Clock, clock_from
@@ -91,6 +91,7 @@ def agent_of(
     try:
         outbox = open_outbox(config, clock, log)
         memory = recovered(outbox, _policy(config, keys))
+        memory.steps = _steps(memory.steps, outbox, clock)
         handed = handover(config, keys, of_sources(outbox))
     except BaseException:
         lock.close()
@@ -116,6 +117,19 @@ def agent_of(
         clock=clock,
         log=log,
         lock=lock,
+    )
+
+
+def _steps(steps: clock_steps.Steps, outbox: Outbox, clock: Clock) -> clock_steps.Steps:
+    """Return how the clock was set, as far as a new run of the agent can know."""
+    now_at = clock.now_us()
+    return clock_steps.begun(
+        steps,
+        life=clock.life(),
+        ahead_us=now_at - clock.ticks_us(),
+        head=outbox.head,
+        head_at=outbox.head_at,
+        now_at=now_at,
     )
 
 
@@ -149,7 +163,7 @@ def _link(outbox: Outbox) -> protocol.Link:
         stream=outbox.stream,
         first=outbox.first,
         head=outbox.head,
-        opened=outbox.head,
+        opened=outbox.opened_head,
         acked=outbox.acked,
         sent=outbox.acked,
     )

@@ -89,7 +89,7 @@ def shared_offset(
     connection: Connection, gateway: Gateway, up: Uplinked, decoded: Decoded
 ) -> tuple[Offset, int]:
     """Return the gateway's offset by frames that trusted gateways heard too, and how many."""
-    good = np.flatnonzero(decoded.refused < 0)
+    good = np.flatnonzero((decoded.refused < 0) & ~up.is_doubtful[decoded.row])
     if not len(good):
         return UNKNOWN, 0
     heard_at = up.heard_at[decoded.row[good]]

@@ -2,7 +2,8 @@
 
 Frames are heard by whatever the clock says, which jumps by an hour, by ten years, or begins in 1970
 until NTP has set it; the process restarts, the link comes and goes. Rows keep the order they were
-heard in, each with the instant that the clock gave then, and all of them reach the cloud.
+heard in, each with the instant that the clock gave then, and all of them reach the cloud; with the
+steps that the message tells, the cloud knows of each when it was heard in truth.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud.metering import edge_protocol
+from cloud.metering import edge_protocol, frames
 from cloud.metering.model import Stream
 from decoders.uplink import Ack, Row, RowKind
-from edge_agent import core, protocol, reduction
-from edge_agent.checkpoints import recovered
+from edge_agent import checkpoints, clock_steps, core, protocol, reduction
 from edge_agent.forward import Echo, message_of
 from edge_agent.inputs import (
     AckReceived,
@@ -61,6 +61,8 @@ class Gateway:
         self.monotonic_s = 0.0
         self.counter = 0
         self.heard: list[tuple[int, int]] = []  # (counter, what the clock said)
+        self.truth: dict[int, int] = {}
+        self.believed: dict[int, int] = {}
         self.cloud: list[Row] = []
         self.upto = 0
         self.open()
@@ -70,6 +72,9 @@ class Gateway:
 
     def ticks_us(self) -> int:
         return int(self.monotonic_s * 1e6)
+
+    def life(self) -> bytes:
+        return bytes(16)
 
     def open(self) -> None:
         """Start the agent on its folder, as after a restart."""
@@ -85,8 +90,20 @@ class Gateway:
             acked=outbox.acked,
             sent=outbox.acked,
         )
-        memory = recovered(outbox, reduction.Policy())
+        memory = checkpoints.recovered(outbox, reduction.Policy())
+        ahead_us = self.now_us() - self.ticks_us()
+        memory.steps = clock_steps.begun(
+            memory.steps,
+            life=bytes(16),
+            ahead_us=ahead_us,
+            head=outbox.head,
+            head_at=outbox.head_at,
+            now_at=self.now_us(),
+        )
         self.state = core.State(reduction=memory, link=link, pace=protocol.Pace())
+        by_us = ahead_us - memory.steps.ahead_us
+        if by_us:  # as the shell notices
+            self.tell(ClockStepped(from_at=self.now_us() - by_us, to_at=self.now_us()))
 
     def passes(self, seconds: float) -> None:
         self.monotonic_s += seconds
@@ -105,6 +122,7 @@ class Gateway:
         self.passes(2)
         self.counter += 1
         self.heard.append((self.counter, self.now_us()))
+        self.truth[self.counter] = self.true_us
         self.tell(
             Heard(
                 kind=RowKind.LORAWAN,
@@ -123,7 +141,8 @@ class Gateway:
         sent = False
         for effect in effects:
             if isinstance(effect, Store):
-                self.outbox.append(effect.rows, {})
+                steps = clock_steps.pack(self.state.reduction.steps)
+                self.outbox.append(effect.rows, {checkpoints.STEPS: steps})
                 self.tell(Committed(first=self.outbox.first, head=self.outbox.head))
             elif isinstance(effect, protocol.Acknowledge):
                 self.outbox.acknowledge(effect.upto, effect.rejected)
@@ -142,6 +161,7 @@ class Gateway:
             echo=Echo(),
             health={},
             traceparent="",
+            steps=self.state.reduction.steps,
         )
         assert isinstance(told, Published)
         self.tell(told)
@@ -154,6 +174,10 @@ class Gateway:
         taking = edge_protocol.take(stream=stream, seqs=seqs, lost=batch.lost, acked=batch.acked)
         assert not taking.losses
         self.cloud += list(batch.rows)[taking.begin : taking.end]
+        moved = frames.uplinked(batch.rows, batch.steps)
+        assert not moved.is_doubtful.any()
+        for at, counter in zip(moved.heard_at.tolist(), moved.counter.tolist(), strict=True):
+            self.believed[counter] = at - self.ahead_us
         self.upto = taking.upto
         ack = Ack(
             stream=batch.stream,
@@ -178,8 +202,9 @@ class Gateway:
     def judge(self) -> None:
         """Every frame is there once, in the order it was heard, with the clock of then."""
         assert [row.seq for row in self.cloud] == list(range(1, self.outbox.head + 1))
-        frames = [(row.counter, row.heard_at) for row in self.cloud if row.kind == RowKind.LORAWAN]
-        assert frames == self.heard
+        heard = [(row.counter, row.heard_at) for row in self.cloud if row.kind == RowKind.LORAWAN]
+        assert heard == self.heard
+        assert {n: self.believed[n] for n in self.truth} == self.truth
 
 
 @pytest.mark.parametrize("jump", list(JUMPS))

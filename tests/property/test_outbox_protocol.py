@@ -149,6 +149,9 @@ class StoppedClock:
     def ticks_us(self) -> int:
         return 1
 
+    def life(self) -> bytes:
+        return bytes(16)
+
 
 class Delivery(RuleBasedStateMachine):
     """See the module."""

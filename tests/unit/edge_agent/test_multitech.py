@@ -60,6 +60,9 @@ class Stopped:
     def ticks_us(self) -> int:
         return 0
 
+    def life(self) -> bytes:
+        return bytes(16)
+
 
 def event(**changed: Any) -> bytes:
     said = {**DOCUMENTED, **changed}
