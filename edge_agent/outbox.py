@@ -96,6 +96,10 @@ class Outbox:
         except BaseException:
             self._db.close()
             raise
+        self.opened_head = self.head
+
+    opened_head: int  # when the file was opened, without what its rescue had to say
+    first: int  # the oldest number held, head + 1 when none is
 
     def _make(self, new_stream: Callable[[], bytes], now_us: int) -> None:
         version = one(self._db, "PRAGMA user_version")[0]
@@ -112,8 +116,6 @@ class Outbox:
             outbox_progress.write(self._db, made)
             outbox_progress.write_twin(self._db, made)
             self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-
-    first: int  # the oldest number held, head + 1 when none is
 
     def _load(self) -> None:
         """Read how far the file has got: at the start, and after what was rolled back."""

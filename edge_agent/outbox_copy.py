@@ -46,6 +46,7 @@ class Copied:
     """A new file, complete and closed, still beside its place: see `moved`.
 
     rows      in it
+    head      the highest number of its stream, before a report
     missing   declared lost, of those that were not acknowledged before
     shed      given up, of those, because the limit has no room for them
     memories  of the rules, left out for the same reason
@@ -53,6 +54,7 @@ class Copied:
 
     made: Path
     rows: int
+    head: int
     missing: int
     shed: int = 0
     memories: int = 0
@@ -196,7 +198,14 @@ def _filled(
         at = replace(at, lost=at.with_lost({**room.kinds, "corrupt": corrupt}))
         outbox_progress.write(connection, at)
         outbox_progress.write_twin(connection, at)
-    return Copied(made=made, rows=pages.rows, missing=missing, shed=room.rows, memories=memories)
+    return Copied(
+        made=made,
+        rows=pages.rows,
+        head=at.head - at.base,
+        missing=missing,
+        shed=room.rows,
+        memories=memories,
+    )
 
 
 def _declare_missing(gone: Gone, seen: Seen, at: Progress) -> int:

@@ -83,10 +83,14 @@ def opened(
     while True:
         try:
             hidden = hidden_commits(path)  # before SQLite tidies the journal up
-            _put_right(path, hidden, new_stream=new_stream, now_us=now_us, limit=limit, log=log)
+            head = _put_right(
+                path, hidden, new_stream=new_stream, now_us=now_us, limit=limit, log=log
+            )
             outbox = Outbox(
                 path, new_stream=new_stream, now_us=now_us, limit=limit, ticks_us=ticks_us
             )
+            if head is not None:
+                outbox.opened_head = head  # the cloud cannot have our report
             if hidden == TORN_COMMITS:
                 log("commit_cut_short", head=outbox.head)
                 outbox.append([_report({"kind": "commit_cut_short"}, now_us)], {})
@@ -132,26 +136,32 @@ def damage(
 
 def _put_right(
     path: Path, hidden: int, *, new_stream: Callable[[], bytes], now_us: int, limit: Limit, log: Log
-) -> None:
-    """Leave a sound file of this version at `path`, or none."""
+) -> int | None:
+    """Leave a sound file of this version at `path`, or none.
+
+    Returns the head of a salvaged file before the report of it, None where none was salvaged.
+    """
     drop_leftover(path, log)
     aside = unfinished(path)
     reason = "the rescue of this file was interrupted"
     if aside is None:
         if not path.exists() or not path.stat().st_size:
-            return
+            return None
         mark = path.with_name(SUSPECT)
         found = damage(path, budget_s=None if mark.exists() else CHECK_S, hidden=hidden)
         if found is None and mark.exists():
             found = mark.read_text("utf-8", "replace")
         if found is None:
             _upgrade(path, new_stream=new_stream, now_us=now_us, limit=limit, log=log)
-            return
+            return None
         reason = found
         aside = put_aside(path, now_us=now_us)
-    _salvage(aside, path, reason=reason, new_stream=new_stream, now_us=now_us, limit=limit, log=log)
+    head = _salvage(
+        aside, path, reason=reason, new_stream=new_stream, now_us=now_us, limit=limit, log=log
+    )
     path.with_name(SUSPECT).unlink(missing_ok=True)
     bound(path.parent / QUARANTINE, limit.bytes, log)
+    return head
 
 
 def damage_in(connection: Connection) -> str | None:
@@ -297,7 +307,7 @@ def _salvage(
     now_us: int,
     limit: Limit,
     log: Log,
-) -> None:
+) -> int:
     said: dict[str, object] = {"kind": "quarantined", "reason": reason[:200]}
 
     def report(done: Copied) -> Draft:
@@ -325,6 +335,7 @@ def _salvage(
     else:
         (aside.parent / NOTE).write_text(json.dumps({**said, "at_us": now_us}) + "\n", "utf-8")
     log("outbox_quarantined", file=str(aside), **{k: v for k, v in said.items() if k != "kind"})
+    return done.head
 
 
 def _readable(aside: Path, patched: Path, limit: Limit) -> Source:

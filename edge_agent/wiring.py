@@ -106,7 +106,7 @@ def agent_of(
         sources = (instead(inbox, clock),)
     return Agent(
         gateway=config.gateway,
-        state=core.State(reduction=memory, link=_link(outbox), pace=config.pace),
+        state=core.State(reduction=memory, link=link_of(outbox), pace=config.pace),
         outbox=outbox,
         link=CloudLink(
             broker=config.broker, gateway=config.gateway, inbox=inbox, clock=clock, log=log
@@ -158,7 +158,8 @@ def _scan(config: Config, inbox: Inbox, clock: Clock, log: Log) -> tuple[Source,
     return (NightlyScan(outbox=outbox, inbox=inbox, clock=clock, log=log),)
 
 
-def _link(outbox: Outbox) -> protocol.Link:
+def link_of(outbox: Outbox) -> protocol.Link:
+    """Return what a new run knows of its stream, before the cloud's first word."""
     return protocol.Link(
         stream=outbox.stream,
         first=outbox.first,

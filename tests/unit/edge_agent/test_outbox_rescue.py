@@ -14,8 +14,8 @@ from typing import Any
 import cbor2
 import pytest
 
-from decoders.uplink import LossKind, RowFlag, RowKind
-from edge_agent import outbox_rescue
+from decoders.uplink import Ack, LossKind, RowFlag, RowKind
+from edge_agent import outbox_rescue, protocol, wiring
 from edge_agent.outbox import Draft, Outbox, OutboxUnusable
 from edge_agent.outbox_file import PAGE_BYTES, Limit
 from edge_agent.outbox_quarantine import NOTE, QUARANTINE
@@ -150,6 +150,7 @@ def test_a_flipped_payload_is_put_aside_declared_and_reported(tmp_path: Path) ->
     assert aside.read_bytes() == before, "as it was found"
     report = report_of(outbox)
     assert (report["kind"], report["rows"], report["lost"]) == ("quarantined", 299, 1)
+    assert (outbox.head, outbox.opened_head) == (301, 300)
     assert [event for event, _ in said] == ["outbox_quarantined"]
 
 
@@ -310,6 +311,12 @@ def test_a_last_commit_that_is_damaged_is_told_though_the_power_may_have_cut_it(
     assert not (tmp_path / QUARANTINE).exists()
     assert report_of(outbox) == {"kind": "commit_cut_short"}
     assert outbox.head == 110, "nine rows and the report"
+    assert outbox.opened_head == 109, "the cloud may have the row whose number the report got"
+    ack = Ack(stream=STREAM, upto=110, credit=100, cloud_at=1)
+    _, effects = protocol.acknowledged(
+        wiring.link_of(outbox), ack, now_s=0.0, pace=protocol.Pace(), chance=0.5
+    )
+    assert effects == (protocol.RestartStream(),)
 
 
 def test_a_rescue_that_was_cut_short_is_taken_up_again(
