@@ -8,6 +8,7 @@ from dataclasses import field
 from decoders.uplink import NO_RSSI, NO_SNR, Ack, RowKind
 from decoders.value import value
 from edge_agent.early import Ahead
+from edge_agent.leaks_episodes import Kind
 from edge_agent.outbox import Draft
 
 
@@ -169,10 +170,25 @@ class ClockStepped:
 
 
 @value
-class Scanned:
-    """What the nightly scan found: findings as `scan_child` answers, or why there were none."""
+class NightFinding:
+    """What flows in a meter. rate_lph: l/h; days: since when, whole days."""
 
-    found: tuple[Mapping[str, object], ...] = ()
+    meter: str
+    kind: Kind
+    rate_lph: int
+    days: int
+
+
+@value
+class Scanned:
+    """What a night's scan found, or why there was none.
+
+    ended         (natural id, kind) of open episodes whose water has stopped
+    unavailable   empty, or why this machine leaves the scan to the cloud
+    """
+
+    found: tuple[NightFinding, ...] = ()
+    ended: tuple[tuple[str, Kind], ...] = ()
     unavailable: str = ""
 
 

@@ -26,6 +26,8 @@ Kind = Literal[
     "dry",
     "tamper",
     "low_battery",
+    "night_flow",
+    "daily_flow",
 ]
 CONTINUOUS: Final = "continuous_flow"
 BURST: Final = "burst"
@@ -36,18 +38,23 @@ SILENT: Final = "silent"
 DRY: Final = "dry"
 TAMPER: Final = "tamper"
 LOW_BATTERY: Final = "low_battery"
+NIGHT_FLOW: Final = "night_flow"  # by the nightly scan: the night's floor rose
+DAILY_FLOW: Final = "daily_flow"  # … some hours of every day never rest
 
 # Places are in checkpoints: add at the end.
 KINDS: Final[tuple[Kind, ...]] = (
     *(CONTINUOUS, BURST, INTERMITTENT, RAMP, BACKFLOW, SILENT, DRY, TAMPER, LOW_BATTERY),
+    *(NIGHT_FLOW, DAILY_FLOW),
 )
 
 # What one and the same water may have been called before: who was told of that is told nothing
 # new. Continuous flow is news after a weaker kind if it is much more, or lasts.
 SAME_WATER: Final[Mapping[Kind, tuple[Kind, ...]]] = {
-    CONTINUOUS: (INTERMITTENT, RAMP),
-    RAMP: (CONTINUOUS, INTERMITTENT),
-    INTERMITTENT: (CONTINUOUS, RAMP),
+    CONTINUOUS: (INTERMITTENT, RAMP, NIGHT_FLOW, DAILY_FLOW),
+    RAMP: (CONTINUOUS, INTERMITTENT, NIGHT_FLOW, DAILY_FLOW),
+    INTERMITTENT: (CONTINUOUS, RAMP, NIGHT_FLOW, DAILY_FLOW),
+    NIGHT_FLOW: (CONTINUOUS, RAMP, INTERMITTENT, DAILY_FLOW),
+    DAILY_FLOW: (CONTINUOUS, RAMP, INTERMITTENT, NIGHT_FLOW),
 }
 # What meters say of themselves (`Telegram.status`), and what it is called here.
 ALARMS: Final[Mapping[str, Kind]] = {

@@ -23,7 +23,7 @@ from decoders.ids import WIRE_BYTES, MeterId, dev_eui_text
 from decoders.reading import Integrity, Telegram
 from decoders.uplink import MAX_PAYLOAD_BYTES, RowFlag, RowKind
 from decoders.value import value
-from edge_agent import clock_steps, cloud_clock, leaks, leaks_feeding
+from edge_agent import clock_steps, cloud_clock, leaks, leaks_feeding, scan_findings
 from edge_agent.caps import Caps, report
 from edge_agent.clock_steps import NONE as NO_STEPS
 from edge_agent.clock_steps import Steps
@@ -51,7 +51,6 @@ MAX_METERS: Final = 20_000  # five times what a gateway hears; about 0.5 KB each
 MAX_STRANGERS: Final = 4096  # meters whose keys we lack, heard this hour
 RECENT_UPLINKS: Final = 8192  # about 0.9 MB; an hour of 4,000 meters heard twice
 EXTREMES_PER_DAY: Final = 24  # rows for each meter: running extremes settle within a morning
-SCAN_ROWS: Final = 200  # findings in a report: 20 kB
 REPORT_TEXT_BYTES: Final = 512  # of a bad line, in its report
 
 # As drivers name them. Places are in checkpoints: add at the end.
@@ -175,15 +174,13 @@ def _silent(state: State, now: Now) -> tuple[Effect, ...]:
 
 
 def scanned(state: State, said: Scanned, now: Now) -> tuple[State, tuple[Effect, ...]]:
-    """Report what the nightly scan found, or that this machine leaves it to the cloud."""
-    told: dict[str, object] = {
-        "kind": "scan",
-        "found": list(said.found[:SCAN_ROWS]),
-        "count": len(said.found),
-    }
+    """Follow what the nightly scan found, a row each; report how many, or why there was none."""
+    names, found = scan_findings.told(state.meters, said, state.policy.thresholds, now.at)
+    told: dict[str, object] = {"kind": "scan", "count": len(said.found)}
     if said.unavailable:
         told = {"kind": "scan", "unavailable": said.unavailable[:200]}
-    return state, (_stored(state, (report(told, at=now.at),)),)
+    rows = (*leaks_feeding.rows_of(found, now.at), report(told, at=now.at))
+    return state, (_stored(state, rows, remember=names),)
 
 
 def stopping(state: State, now: Now) -> tuple[State, tuple[Effect, ...]]:

@@ -12,17 +12,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import cbor2
 
-from decoders.value import value
 from edge_agent import leaks_hours
+from edge_agent.inputs import NightFinding, Scanned
+from edge_agent.leaks_episodes import Kind
 from edge_agent.leaks_limits import DEFAULT_LIMITS
 from edge_agent.leaks_memory import NEVER, Memory
 from edge_agent.leaks_memory import unpack as memory_of
+from edge_agent.scan_findings import KINDS
 
 NIGHTS: Final = 56  # remembered for each meter
 TIMEOUT_S: Final = 900.0  # for 4,000 meters on an ARMv7
@@ -31,21 +33,11 @@ NIGHT_MODULE: Final = "edge_agent.scan_night"
 THE_CLOUDS: Final = "the scan is the cloud's"
 
 Nights = dict[str, bytes]
+Begun = Callable[["subprocess.Popen[bytes]"], None]
 
 
 class ScanFailed(RuntimeError):
     """The child ended badly, said nothing readable, or took too long; says which."""
-
-
-@value
-class Scanned:
-    """What the scan found, or why there was none.
-
-    unavailable   empty, or why this machine leaves the scan to the cloud
-    """
-
-    found: tuple[Mapping[str, Any], ...] = ()
-    unavailable: str = ""
 
 
 def with_night(nights: Nights, floors: Mapping[str, int]) -> Nights:
@@ -76,7 +68,11 @@ def question(nights: Nights, memories: Mapping[str, Memory]) -> dict[str, Any]:
     """Return what the child is asked."""
     return {
         "meters": {
-            name: {"nights": _rates(kept), "hours": _rates(memories[name].hours)}
+            name: {
+                "nights": _rates(kept),
+                "hours": _rates(memories[name].hours),
+                "open": _open(memories[name]),
+            }
             for name, kept in sorted(nights.items())
             if name in memories
         }
@@ -87,34 +83,50 @@ def _rates(codes: bytes) -> list[int | None]:
     return [None if c == leaks_hours.UNKNOWN else leaks_hours.RATES[c] for c in codes]
 
 
-def in_child(outbox: Path, nights: Path) -> Scanned:
+def _open(memory: Memory) -> list[str]:
+    """Return the kinds of a meter's open episodes that are the scan's."""
+    return [kind for kind in KINDS if kind in memory.episodes and memory.episodes[kind].is_open]
+
+
+def in_child(outbox: Path, nights: Path, *, begun: Begun | None = None) -> Scanned:
     """Scan what an outbox remembers, all of it in a child. Raises ScanFailed.
 
     In the agent itself, the memories of 4,000 meters as objects would leave it 13 MiB larger.
     """
-    return ask({}, command=[sys.executable, "-m", NIGHT_MODULE, str(outbox), str(nights)])
+    command = [sys.executable, "-m", NIGHT_MODULE, str(outbox), str(nights)]
+    return ask({}, command=command, begun=begun)
 
 
-def ask(asked: Mapping[str, Any], *, command: Sequence[str] | None = None) -> Scanned:
-    """Let a child answer; it has ended when this returns. Raises ScanFailed."""
+def ask(
+    asked: Mapping[str, Any],
+    *,
+    command: Sequence[str] | None = None,
+    begun: Begun | None = None,
+) -> Scanned:
+    """Let a child answer; it has ended when this returns. Raises ScanFailed.
+
+    begun   is given the child, and may end it from another thread
+    """
     child = command or [sys.executable, "-m", "edge_agent.scan_child"]
     ours = str(Path(__file__).parents[1])  # a folder, or the .pyz
     paths = [ours, *filter(None, [os.environ.get("PYTHONPATH")])]
     where = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(  # noqa: S603  this interpreter and a module of ours
-            child,
-            input=json.dumps(asked).encode(),
-            capture_output=True,
-            timeout=TIMEOUT_S,
-            check=False,
-            env=where,
-        )
+        with subprocess.Popen(  # noqa: S603  this interpreter and a module of ours
+            child, stdin=pipe, stdout=pipe, stderr=pipe, env=where
+        ) as running:
+            if begun is not None:
+                begun(running)
+            try:
+                said, errors = running.communicate(json.dumps(asked).encode(), TIMEOUT_S)
+            finally:
+                running.kill()  # nothing happens to one that has ended
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ScanFailed(f"scan: {error}") from None
-    if done.returncode != 0:
-        raise ScanFailed(f"scan: the child ended with {done.returncode}: {done.stderr[-200:]!r}")
-    return _answer(done.stdout)
+    if running.returncode != 0:
+        raise ScanFailed(f"scan: the child ended with {running.returncode}: {errors[-200:]!r}")
+    return _answer(said)
 
 
 def _answer(said: bytes) -> Scanned:
@@ -122,9 +134,25 @@ def _answer(said: bytes) -> Scanned:
         answer = json.loads(said[:ANSWER_BYTES])
         if "unavailable" in answer:
             return Scanned(unavailable=f"{THE_CLOUDS}: {answer['unavailable']}")
-        return Scanned(found=tuple(answer["found"]))
+        return Scanned(
+            found=tuple([_finding(said) for said in answer["found"]]),
+            ended=tuple([(str(name), _kind(kind)) for name, kind in answer["ended"]]),
+        )
     except (ValueError, TypeError, KeyError) as error:
         raise ScanFailed(f"scan: the child's answer is unreadable: {error}") from None
+
+
+def _finding(said: Mapping[str, Any]) -> NightFinding:
+    return NightFinding(
+        meter=str(said["meter"]),
+        kind=_kind(said["kind"]),
+        rate_lph=round(said["rate_lph"]),
+        days=int(said["days"]),
+    )
+
+
+def _kind(said: str) -> Kind:
+    return {str(kind): kind for kind in KINDS}[said]
 
 
 def tonight(memories: Iterable[tuple[str, bytes]], kept: Path) -> dict[str, Any]:

@@ -4,8 +4,11 @@
 
 question   one JSON object: {"meters": {name: {"nights": [l/h or null, …], "hours": […]}}}
            nights: each night's floor, oldest first; hours: those of the last week, oldest first
-answer     one JSON object: {"found": [{"meter", "method", "rate_lph", "since_night", "p"}]}
-           or {"unavailable": why} where SciPy is not installed
+           and "open": kinds of the meter's open episodes that are the scan's
+answer     one JSON object: {"found": [{"meter", "kind", "method", "rate_lph", "days", "p"}],
+           "ended": [[meter, kind], …]} or {"unavailable": why} where SciPy is not installed
+
+kind is "night_flow" or "daily_flow", one finding of each for a meter; days: since when.
 
 Three methods, each blind to the streaming rules:
 
@@ -27,6 +30,8 @@ from importlib import import_module
 from math import exp
 from typing import Any, Final
 
+NIGHT_FLOW: Final = "night_flow"  # as in `leaks_episodes`; nothing of the agent is loaded here
+DAILY_FLOW: Final = "daily_flow"
 NIGHTS_MIN: Final = 14
 STEP_LPH: Final = 2.0  # a smaller step is within the resolution of two hourly reads
 CHANCE: Final = 0.001  # of a step by chance, for one meter and night: 4 in 4,000 meters
@@ -45,19 +50,40 @@ Finding = dict[str, Any]
 def scanned(question: Mapping[str, Any]) -> dict[str, Any]:
     """Answer a question. The one place that loads SciPy."""
     try:
-        stats = import_module("scipy.stats")  # a hundred megabytes: here, and nowhere else
+        stats = statistics()
     except ImportError as error:
         return {"unavailable": str(error)}
     found: list[Finding] = []
+    ended: list[tuple[str, str]] = []
     for name, known in question["meters"].items():
-        for method, finding in (
-            ("change_point", change_point(known["nights"], stats)),
-            ("cusum", cusum(known["nights"])),
-            ("folded", folded(known["hours"], stats)),
-        ):
-            if finding is not None:
-                found.append({"meter": name, "method": method, **finding})
-    return {"found": found}
+        of_meter = _of_meter(known, stats)
+        found += [{"meter": name, **finding} for finding in of_meter]
+        if known["nights"] and known["nights"][-1] is not None:
+            named = {finding["kind"] for finding in of_meter}
+            ended += [(name, kind) for kind in known.get("open", ()) if kind not in named]
+    return {"found": found, "ended": ended}
+
+
+def statistics() -> Any:  # noqa: ANN401  a module
+    """Return `scipy.stats`. Raises ImportError where SciPy is not installed."""
+    return import_module("scipy.stats")  # a hundred megabytes: here, and nowhere else
+
+
+def _of_meter(known: Mapping[str, Any], stats: Any) -> list[Finding]:  # noqa: ANN401  a module
+    """Return what flows in one meter still: the last night has half of its step, or is unknown."""
+    nights = known["nights"]
+    found: list[Finding] = []
+    methods = (("change_point", change_point(nights, stats)), ("cusum", cusum(nights)))
+    for method, finding in methods:
+        if finding is None or found:
+            continue
+        if nights[-1] is None or 2 * nights[-1] >= finding["rate_lph"]:
+            days = len(nights) - finding.pop("since_night")
+            found.append({"kind": NIGHT_FLOW, "method": method, "days": days, **finding})
+    finding = folded(known["hours"], stats)
+    if finding is not None:
+        found.append({"kind": DAILY_FLOW, "method": "folded", "days": FOLD_DAYS, **finding})
+    return found
 
 
 def change_point(nights: Rates, stats: Any) -> Finding | None:  # noqa: ANN401  a module
@@ -117,7 +143,7 @@ def folded(hours: Rates, stats: Any) -> Finding | None:  # noqa: ANN401  a modul
     chance = float(stats.mannwhitneyu(inside, outside, alternative="greater").pvalue)
     if chance > CHANCE or _median(inside) > 1.5 * rate + 2:
         return None
-    return {"rate_lph": rate, "since_night": None, "p": chance}
+    return {"rate_lph": rate, "p": chance}
 
 
 def _median(rates: Sequence[float]) -> float:

@@ -29,10 +29,13 @@ def report(
     """Record what a gateway says of an episode; return the alert when its readers should know.
 
     A meter that is silent to one gateway and heard by another is not silent: nothing is recorded.
+    Nor is what a nightly scan says of a meter whose leak is an open alert already, by any gateway.
     """
     if anomaly.kind == alerts.SILENT and _heard_since(connection, anomaly, meter_key=meter_key):
         return None
     alert = _alert_of(connection, anomaly, meter_key=meter_key)
+    if alert is None and _is_known_water(connection, anomaly, meter_key=meter_key):
+        return None
     result = alerts.outcome(anomaly, alert)
     values = {
         "level": result.level,
@@ -66,6 +69,18 @@ def _heard_since(connection: Connection, anomaly: Anomaly, *, meter_key: int) ->
     ).fetchone()
     later = storable(anomaly.started_at + DAY_US)
     return heard is not None and heard[0] is not None and heard[0] >= later
+
+
+def _is_known_water(connection: Connection, anomaly: Anomaly, *, meter_key: int) -> bool:
+    """Say whether a scan's episode without an alert is one that an open alert stands for."""
+    if anomaly.kind not in alerts.SCANNED:
+        return False
+    known = connection.execute(
+        """SELECT 1 FROM alerts
+            WHERE meter_key = %s AND kind = ANY(%s) AND state = 'open' LIMIT 1""",
+        [meter_key, list(alerts.SAME_WATER)],
+    ).fetchone()
+    return known is not None
 
 
 def _alert_of(connection: Connection, anomaly: Anomaly, *, meter_key: int) -> Alert | None:

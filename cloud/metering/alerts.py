@@ -21,7 +21,11 @@ SILENT = "silent"
 KINDS = (
     *("continuous_flow", "burst", "intermittent", "ramp", "backflow"),
     *(SILENT, "dry", "tamper", "low_battery"),
+    *("night_flow", "daily_flow"),
 )
+# What a gateway's nightly scan finds is no news where a rule that sees hours found that water.
+SCANNED = frozenset({"night_flow", "daily_flow"})
+SAME_WATER = ("continuous_flow", "intermittent", "ramp")
 STATES = ("open", "closed")
 LEVELS = (0, 12, 24, 48, 72, 168)
 LITRES_MAX = 10**12  # a cubic kilometre: more is not a meter's register

@@ -13,8 +13,9 @@ import pytest
 
 from edge_agent import leaks, leaks_hours, memory, reduction, scan, scan_child
 from edge_agent.clock import SystemClock
-from edge_agent.inputs import Now, Scanned, Store
+from edge_agent.inputs import NightFinding, Now, Scanned, Store
 from edge_agent.leaks import HOUR_US
+from edge_agent.leaks_episodes import NIGHT_FLOW
 from edge_agent.leaks_memory import Memory
 from edge_agent.outbox import Outbox
 from edge_agent.scan_source import NightlyScan
@@ -60,6 +61,8 @@ def test_hours_that_never_rest_beside_hours_that_do_are_a_toilets() -> None:
 
     assert found is not None
     assert found["rate_lph"] == 9
+    answer = scan_child.scanned(asked([], hours))
+    assert [(f["kind"], f["days"]) for f in answer["found"]] == [("daily_flow", 6)]
     assert scan_child.folded([use[(h * 5 + h // 24) % 7] for h in range(168)], stats) is None
 
 
@@ -67,7 +70,7 @@ def test_the_child_answers_and_has_ended() -> None:
     answer = scan.ask(asked([*QUIET, *[9] * 12], []))
 
     if HAS_SCIPY:
-        assert {f["method"] for f in answer.found} >= {"change_point"}
+        assert answer.found == (NightFinding(meter="m", kind=NIGHT_FLOW, rate_lph=9, days=12),)
     else:
         assert answer.unavailable.startswith(scan.THE_CLOUDS)
 
@@ -87,7 +90,15 @@ def test_without_scipy_the_scan_is_the_clouds(tmp_path: Path) -> None:
     assert answer.unavailable.startswith(scan.THE_CLOUDS)
 
 
-@pytest.mark.parametrize("says", ["print('nonsense')", "raise SystemExit(3)", "print('{}')"])
+@pytest.mark.parametrize(
+    "says",
+    [
+        "print('nonsense')",
+        "raise SystemExit(3)",
+        "print('{}')",
+        """print('{"found": [], "ended": [["m", "burst"]]}')""",
+    ],
+)
 def test_a_child_that_fails_is_a_failed_scan(says: str) -> None:
     with pytest.raises(scan.ScanFailed):
         scan.ask(asked([], []), command=[sys.executable, "-c", says])
@@ -157,3 +168,16 @@ def test_the_agent_scans_its_own_memory_and_reports_what_it_found(tmp_path: Path
     _, (stored,) = reduction.scanned(state, told, Now(at=7, wall_s=0.0))
     assert isinstance(stored, Store)
     assert cbor2.loads(stored.rows[0].payload)["kind"] == "scan"
+
+
+def test_a_night_at_rest_ends_what_the_scan_found_and_an_unknown_night_does_not() -> None:
+    pytest.importorskip("scipy.stats", reason="real part: scipy")
+    rose: list[int | None] = [*QUIET, *[9] * 12]
+
+    def ended(nights: list[int | None]) -> object:
+        meter = {"nights": nights, "hours": [], "open": ["night_flow"]}
+        return scan_child.scanned({"meters": {"m": meter}})["ended"]
+
+    assert ended([*rose, 0]) == [("m", "night_flow")]
+    assert ended([*rose, 9]) == []
+    assert ended([*rose, None]) == []

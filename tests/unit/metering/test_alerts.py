@@ -171,3 +171,32 @@ def test_a_meter_silent_to_one_gateway_and_heard_by_another_is_not_silent(
     )
 
     assert alerts(database) == [("silent", 0, "open")]
+
+
+def test_a_scan_adds_no_alert_to_the_rules_alert_of_the_same_water(
+    service: Metering, database: Database
+) -> None:
+    rules, scans = Gateway("cerro"), Gateway("centro")
+
+    send(service, rules, anomaly(METER, at=NOON, episode=ONE, level=24))
+    for state in ("open", "closed"):
+        scanned = anomaly(
+            METER, at=NOON + HOUR, episode=TWO, kind="night_flow", level=0, state=state
+        )
+        send(service, scans, scanned)
+
+    assert alerts(database) == [("continuous_flow", 24, "open")]
+
+
+def test_what_a_scan_alone_sees_is_an_alert_until_it_is_over(
+    service: Metering, database: Database
+) -> None:
+    gateway = Gateway("cerro")
+    said: dict[str, Any] = {"episode": ONE, "kind": "night_flow", "level": 0}
+
+    send(service, gateway, anomaly(METER, at=NOON, **said))
+    opened = alerts(database)
+    send(service, gateway, anomaly(METER, at=NOON + DAY, state="closed", **said))
+
+    assert opened == [("night_flow", 0, "open")]
+    assert alerts(database) == [("night_flow", 0, "closed")]
