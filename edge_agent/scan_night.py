@@ -33,8 +33,12 @@ def remembered(outbox: Path) -> Iterator[tuple[str, bytes]]:
 
 def main() -> int:
     outbox, nights = map(Path, sys.argv[1:3])
-    answer = scan_child.scanned(scan.tonight(remembered(outbox), nights))
-    json.dump(answer, sys.stdout)
+    try:
+        scan_child.statistics()  # asked first: without it 4,000 memories would be read for nothing
+    except ImportError as error:
+        json.dump({"unavailable": str(error)}, sys.stdout)
+        return 0
+    json.dump(scan_child.scanned(scan.tonight(remembered(outbox), nights)), sys.stdout)
     return 0
 
 

@@ -1,7 +1,8 @@
-"""Once a night the agent lets the scan look back over weeks; what it says becomes one report."""
+"""Once a night the agent lets the scan look back over weeks; what it says becomes one input."""
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Final
 
 from edge_agent import scan
 from edge_agent.clock import Clock
-from edge_agent.inputs import Scanned
 from edge_agent.sources.port import Inbox
 
 NIGHT_HOUR_UTC: Final = 10  # four in the morning in Mexico City: the night is over
@@ -31,6 +31,7 @@ class NightlyScan:
         self._clock = clock
         self._log = log
         self._stop = threading.Event()
+        self._child: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="scan", daemon=True)
 
     def start(self) -> None:
@@ -40,7 +41,15 @@ class NightlyScan:
         """Nothing is waited for: the next night tells the same again."""
 
     def stop(self) -> None:
+        """End the child, too: nobody waits for its answer any more."""
         self._stop.set()
+        if self._child is not None:
+            self._child.kill()
+
+    def _begun(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+        if self._stop.is_set():
+            child.kill()
 
     def _run(self) -> None:
         done = night_of(self._clock.now_us())
@@ -53,12 +62,14 @@ class NightlyScan:
     def look(self) -> None:
         """Scan now. A scan that fails is logged, and tried again the next night."""
         try:
-            said = scan.in_child(self._outbox, self._outbox.with_name(NIGHTS_FILE))
+            nights = self._outbox.with_name(NIGHTS_FILE)
+            said = scan.in_child(self._outbox, nights, begun=self._begun)
         except scan.ScanFailed as error:
-            self._log("scan_failed", reason=str(error))
+            if not self._stop.is_set():
+                self._log("scan_failed", reason=str(error))
             return
         self._log("scanned", found=len(said.found), unavailable=said.unavailable)
-        self._inbox.put(Scanned(found=said.found, unavailable=said.unavailable))
+        self._inbox.put(said)
 
 
 def night_of(now_us: int) -> int:

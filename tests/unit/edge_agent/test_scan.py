@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -181,3 +182,41 @@ def test_a_night_at_rest_ends_what_the_scan_found_and_an_unknown_night_does_not(
     assert ended([*rose, 0]) == [("m", "night_flow")]
     assert ended([*rose, 9]) == []
     assert ended([*rose, None]) == []
+
+
+def test_scipy_is_asked_for_before_a_memory_is_read(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "scipy.py").write_text("raise ImportError('not on lean')\n")
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r});"
+        f" sys.argv = ['scan_night', {str(tmp_path / 'no outbox')!r}, {str(tmp_path / 'n')!r}];"
+        " import runpy; runpy.run_module('edge_agent.scan_night', run_name='__main__')"
+    )
+
+    answer = scan.ask({}, command=[sys.executable, "-c", script])
+
+    assert answer.unavailable.startswith(scan.THE_CLOUDS)
+    assert not (tmp_path / "n").exists()
+
+
+def test_stopping_the_agent_ends_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = tmp_path / "slow_scan.py"
+    slow.write_text("import time\ntime.sleep(600)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(scan, "NIGHT_MODULE", "slow_scan")
+    said: list[str] = []
+    source = NightlyScan(
+        outbox=tmp_path / "outbox.db",
+        inbox=Inbox(),
+        clock=SystemClock(),
+        log=lambda event, **_: said.append(event),
+    )
+    looking = threading.Thread(target=source.look)
+    looking.start()
+
+    source.stop()
+    looking.join(20)
+
+    assert not looking.is_alive()
+    assert said == []
