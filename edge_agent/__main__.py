@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sqlite3
@@ -22,12 +21,12 @@ from edge_agent import (
     selftest,
     selftest_broker,
 )
-from edge_agent.clock import SystemClock
 from edge_agent.config import Config, read_config
 from edge_agent.decoding import decode_lines
 from edge_agent.hardening import harden
 from edge_agent.health import Status
 from edge_agent.keys import KeyFileUnusable, read_keys
+from edge_agent.log_lines import log
 from edge_agent.outbox import OutboxUnusable
 from edge_agent.outbox_rescue import suspect
 from edge_agent.settings_text import ConfigError
@@ -95,12 +94,6 @@ def files_for_us_alone() -> Iterator[None]:
         yield
     finally:
         os.umask(before)
-
-
-def log(event: str, **said: object) -> None:
-    """Write one JSON line to stderr."""
-    line = {"at_us": SystemClock().now_us(), "event": event, **said}
-    print(json.dumps(line, ensure_ascii=False, default=str), file=sys.stderr, flush=True)
 
 
 def run(given: argparse.Namespace) -> int:
