@@ -10,10 +10,13 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from edge_agent import leaks, memory, scan
+from edge_agent.outbox import Outbox
 from release import pyz, wheels
 from tests.unit.release.conftest import interpreters
 
@@ -122,6 +125,37 @@ def test_every_module_loads_from_it_without_anything_installed(archive: Path) ->
     assert ran.returncode == 0, ran.stderr
     missing = {line.split()[1] for line in ran.stdout.splitlines()}
     assert missing <= {"numpy", "scipy"}, ran.stdout
+
+
+def test_the_nightly_scans_child_runs_from_it(archive: Path, tmp_path: Path) -> None:
+    """The step of a night's flow, or word that this Python has no SciPy."""
+    outbox = Outbox(tmp_path / "outbox.db", new_stream=lambda: bytes(16), now_us=0)
+    flow = None
+    for hour in range(31):
+        flow, _ = leaks.feed(flow, "m", (hour * leaks.HOUR_US, hour * 9))
+    outbox.append([], {"m/KAW-00000001": memory.pack(memory.Meter(flow=flow))})
+    nights = tmp_path / "nights.cbor"
+    scan.write_nights(nights, {"KAW-00000001": bytes([0] * 20 + [9] * 12)})
+    asked = (
+        "import pathlib, sys; from edge_agent import scan; print(scan.__file__);"
+        " print(scan.in_child(*map(pathlib.Path, sys.argv[1:])))"
+    )
+
+    ran = run(
+        sys.executable,
+        "-c",
+        asked,
+        str(tmp_path / "outbox.db"),
+        str(nights),
+        PYTHONPATH=str(archive),
+    )
+    outbox.close()
+
+    assert ran.returncode == 0, ran.stderr
+    where, said = ran.stdout.splitlines()
+    assert where.startswith(str(archive))
+    told = "kind='night_flow', rate_lph=9" if find_spec("scipy") else scan.THE_CLOUDS
+    assert told in said
 
 
 def test_a_c_extension_of_another_cbor2_is_not_taken(archive: Path, tmp_path: Path) -> None:
