@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import cbor2
@@ -10,12 +10,14 @@ import cbor2
 from decoders.reading import Telegram
 from decoders.uplink import RowKind
 from edge_agent import leaks, leaks_status, memory
+from edge_agent.clock_steps import EARLIEST_US
 from edge_agent.inputs import Heard
 from edge_agent.leaks_limits import Limits
 from edge_agent.memory import Meter, Meters
 from edge_agent.outbox import Draft
 
 Found = tuple[leaks.Finding, ...]
+ClockSet = Sequence[tuple[int, int]]  # from the one instant to the other, µs; oldest first
 
 # When so many fall silent at once it is the receiver, the antenna or the clock, and no meter.
 SILENT_TOGETHER: Final = 3
@@ -87,23 +89,35 @@ def _alarmed(
 
 
 def silences(
-    meters: Meters, limits_of: Mapping[str, Limits], household: Limits, now: int
+    meters: Meters,
+    limits_of: Mapping[str, Limits],
+    household: Limits,
+    now: int,
+    *,
+    clock_set: ClockSet = (),
 ) -> tuple[tuple[str, ...], Found]:
     """Look at every meter once; return whose memory changed and what is to be said.
 
-    Nothing where many fall silent together: then it is not the meters.
+    clock_set   how the clock was set of late
+
+    Nothing where many fall silent together: then it is not the meters. Nothing of a meter that
+    spoke only while the clock had not been set yet.
     """
+    spoke = {
+        name: _spoke_at(memory.last_at(meters.packed(name)), clock_set, now) for name in meters
+    }
     quiet = [
         name
-        for name in meters
-        if now - memory.last_at(meters.packed(name)) >= limits_of.get(name, household).silent_us
+        for name, at in spoke.items()
+        if now - at >= limits_of.get(name, household).silent_us and at >= EARLIEST_US
     ]
     changed: dict[str, Meter] = {}
     found: Found = ()
     for name in quiet:
         meter = meters[name]
         assert meter.flow is not None
-        flow, more = leaks_status.silent(meter.flow, name, now, limits_of.get(name, household))
+        limits = limits_of.get(name, household)
+        flow, more = leaks_status.silent(meter.flow, name, now, limits, since=spoke[name])
         if flow is not meter.flow:
             changed[name] = memory.with_flow(meter, flow)
             found += more
@@ -111,6 +125,18 @@ def silences(
         return (), ()
     meters.update(changed)
     return tuple(changed), found
+
+
+def _spoke_at(at: int, clock_set: ClockSet, now: int) -> int:
+    """Return an instant by the clock of now, where it is of before the clock was set.
+
+    Where a clock was set back, what it said twice is taken for the second time.
+    """
+    is_older = at > now
+    for from_at, to_at in clock_set:
+        if at <= (from_at if is_older else min(from_at, to_at)):
+            at, is_older = at + to_at - from_at, True
+    return at
 
 
 def rows_of(findings: Iterable[leaks.Finding], at: int) -> list[Draft]:

@@ -37,18 +37,28 @@ def alarmed(
     return replace(flow, alarms=now, memory=leaks_memory.pack(mind)), found
 
 
-def silent(flow: Flow, meter: str, now: int, limits: Limits = DEFAULT_LIMITS) -> tuple[Flow, Found]:
+def silent(
+    flow: Flow,
+    meter: str,
+    now: int,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    since: int | None = None,
+) -> tuple[Flow, Found]:
     """Say that a meter that used to speak has said nothing for too long.
+
+    since   when it spoke last by the clock of now, where that was set since
 
     Its next complete interval ends that.
     """
-    if now - flow.last[0] < limits.silent_us:
+    since = flow.last[0] if since is None else since
+    if now - since < limits.silent_us:
         return flow, ()
     mind = leaks_memory.unpack(flow.memory, limits)
     before = mind.episodes.get(SILENT)
     spoken = leaks_hours.HOURS - mind.hours.count(leaks_hours.UNKNOWN)
     if spoken < limits.spoken_hours or (before is not None and before.is_open):
         return flow, ()
-    what = Seen(kind=SILENT, at=now, started_at=flow.last[0], litres=0)
+    what = Seen(kind=SILENT, at=now, started_at=since, litres=0)
     found = seen(mind.episodes, meter, what, limits)
     return replace(flow, memory=leaks_memory.pack(mind)), found

@@ -51,6 +51,7 @@ MAX_METERS: Final = 20_000  # five times what a gateway hears; about 0.5 KB each
 MAX_STRANGERS: Final = 4096  # meters whose keys we lack, heard this hour
 RECENT_UPLINKS: Final = 8192  # about 0.9 MB; an hour of 4,000 meters heard twice
 EXTREMES_PER_DAY: Final = 24  # rows for each meter: running extremes settle within a morning
+CLOCK_SET: Final = 16  # times that somebody set the clock, in this run of the agent
 REPORT_TEXT_BYTES: Final = 512  # of a bad line, in its report
 
 # As drivers name them. Places are in checkpoints: add at the end.
@@ -93,6 +94,7 @@ class State:
     policy: Policy
     clock: CloudClock = UNKNOWN
     steps: Steps = NO_STEPS
+    clock_set: tuple[tuple[int, int], ...] = ()  # of late: from and to, µs
     meters: Meters = field(default_factory=Meters)
     layouts: Layouts = field(default_factory=Layouts)
     recent: dict[int, None] = field(default_factory=dict)  # `_uplink_name`, oldest first
@@ -147,6 +149,7 @@ def clock_stepped(state: State, step: ClockStepped, now: Now) -> tuple[State, tu
     by_us = step.to_at - step.from_at
     state.clock = cloud_clock.stepped(state.clock, by_us=by_us)
     state.steps = clock_steps.stepped(state.steps, first=step.first, by_us=by_us)
+    state.clock_set = (*state.clock_set, (step.from_at, step.to_at))[-CLOCK_SET:]
     said = {"kind": "clock_step", "from_at": step.from_at, "to_at": step.to_at}
     return state, (_stored(state, (report(said, at=now.at),)),)
 
@@ -168,7 +171,9 @@ def _silent(state: State, now: Now) -> tuple[Effect, ...]:
     if not hears:
         return ()
     who = state.policy.thresholds
-    names, found = leaks_feeding.silences(state.meters, who.of_meters, who.household, now.at)
+    names, found = leaks_feeding.silences(
+        state.meters, who.of_meters, who.household, now.at, clock_set=state.clock_set
+    )
     rows = tuple(leaks_feeding.rows_of(found, now.at))
     return (_stored(state, rows, remember=names),) if names else ()
 
