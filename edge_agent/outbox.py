@@ -54,6 +54,9 @@ REJECTED_KEPT: Final = 1000  # newest refused rows, for `inspect`
 ROOM_ATTEMPTS: Final = 64  # pages given up for one commit on a full disk
 DAY_US: Final = 86_400_000_000
 
+TRIM_REJECTED: Final = (
+    "DELETE FROM rejected WHERE seq NOT IN (SELECT seq FROM rejected ORDER BY seq DESC LIMIT ?)"
+)
 UPSERT_CHECKPOINT: Final = "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?)"
 
 
@@ -269,11 +272,9 @@ class Outbox:
             with Transaction(self._db):
                 at = self._written(replace(self._at, acked=upto + self._at.base), {})
                 if rejected:
-                    self._db.executemany("INSERT OR REPLACE INTO rejected VALUES (?, ?)", rejected)
-                    self._db.execute(
-                        "DELETE FROM rejected WHERE seq <= (SELECT max(seq) FROM rejected) - ?",
-                        (REJECTED_KEPT,),
-                    )
+                    moved = [(seq + self._at.base, code) for seq, code in rejected]
+                    self._db.executemany("INSERT OR REPLACE INTO rejected VALUES (?, ?)", moved)
+                    self._db.execute(TRIM_REJECTED, (REJECTED_KEPT,))
         except BaseException:
             self._load()
             raise

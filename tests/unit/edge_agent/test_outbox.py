@@ -325,6 +325,33 @@ def test_the_newest_refused_rows_are_remembered_not_all(
     assert outbox.rejected() == {"crc": 2}
 
 
+def test_a_row_refused_ahead_of_its_turn_drops_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.outbox.REJECTED_KEPT", 3)
+    outbox = open_outbox(tmp_path)
+    outbox.append(drafts(1, 9), {})
+
+    outbox.acknowledge(2, [(1, "crc"), (9, "wrong_key")])
+
+    assert outbox.rejected() == {"crc": 1, "wrong_key": 1}
+
+
+def test_refused_rows_of_a_stream_that_began_anew_go_by_the_files_numbers(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path)
+    outbox.append(drafts(1, 4), {})
+    outbox.acknowledge(4)
+    outbox.connection.execute("DELETE FROM fresh WHERE seq <= 3")
+    outbox.close()
+    outbox = open_outbox(tmp_path)
+    outbox.restart_stream(b"n" * 16, now_us=1)
+    assert outbox.head == 1
+
+    outbox.acknowledge(1, [(1, "crc")])
+
+    assert list(outbox.connection.execute("SELECT seq FROM rejected")) == [(4,)]
+
+
 def test_a_file_that_is_no_outbox_of_ours_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "outbox.db") as other:
         other.execute("CREATE TABLE theirs (a)")
