@@ -121,7 +121,8 @@ def damage(
     if hidden > TORN_COMMITS:
         return f"journal: {hidden} commits cannot be read"
     until_s = None if budget_s is None else time.monotonic() + budget_s
-    connection = sqlite3.connect(str(path), isolation_level=None)
+    address = f"{path.resolve().as_uri()}?mode=ro"  # or closing it would tidy the journal away
+    connection = sqlite3.connect(address, uri=True, isolation_level=None)
     try:
         return _damage_in(connection, until_s)
     except sqlite3.OperationalError as error:

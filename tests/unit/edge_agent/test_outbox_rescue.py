@@ -319,6 +319,19 @@ def test_a_last_commit_that_is_damaged_is_told_though_the_power_may_have_cut_it(
     assert effects == (protocol.RestartStream(),)
 
 
+def test_looking_for_damage_leaves_the_journal_as_it_is(tmp_path: Path) -> None:
+    """`inspect` beside an agent that is not running: its next start must still find the cut."""
+    path = tmp_path / "outbox.db"
+    journal, _ = journalled(path)
+    flip(journal, journal.read_bytes().index(b"late 110") + 1)
+    before = path.read_bytes(), journal.read_bytes()
+
+    assert damage(path, budget_s=None) is None
+
+    assert (path.read_bytes(), journal.read_bytes()) == before
+    assert report_of(open_it(path)) == {"kind": "commit_cut_short"}
+
+
 def test_a_rescue_that_was_cut_short_is_taken_up_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
