@@ -16,7 +16,7 @@ from typing import Any
 from decoders.uplink_fields import SEQ_MAX, Malformed, octets
 from decoders.value import value
 
-MAX_GAPS = 4096  # of 29 bytes each: a tenth of a message
+MAX_GAPS = 4096  # of 33 bytes each: an eighth of a message
 
 GAP_COLUMNS: Mapping[str, str] = {
     "first": "Q",  # seq
