@@ -2,7 +2,8 @@
 
 The lines are those of `lines`. A line's own time is `heard_at` of a JSON line and the fourth field
 of an rtl-wmbus line; a line without one follows the line before it at once. A line that was heard
-before its predecessor, or with it, does not wait either: pace is kept, order is not mended.
+before its predecessor, or with it, does not wait either: pace is kept, order is not mended. Where
+a month and more lies between two lines a clock was set, or wrong: the pace begins anew there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -21,6 +23,7 @@ from edge_agent.sources.supervisor import Hearing
 
 READ_BYTES: Final = 65_536
 RTL_WMBUS_TIME: Final = 3  # its place among the fields
+LONGEST_GAP_US: Final = 31 * 86_400 * SECOND_US  # that anybody waits for
 
 
 class ReplayFeed:
@@ -49,6 +52,7 @@ class ReplayFeed:
         self._only = only
         self._stdin_fd = stdin_fd
         self._began: tuple[int, float] | None = None  # recorded µs, monotonic seconds
+        self._before = 0  # when the line before was recorded
 
     def run(self, hearing: Hearing) -> None:
         descriptor = self._stdin_fd() if self.where == "-" else os.open(self.where, os.O_RDONLY)
@@ -86,10 +90,12 @@ class ReplayFeed:
     def _wait_s(self, at: int, speed: float) -> float:
         """Return how long the line must still wait for its turn."""
         now_s = time.monotonic()
-        if self._began is None:
+        if self._began is None or abs(at - self._before) > LONGEST_GAP_US:
             self._began = (at, now_s)
+        self._before = at
         began_us, began_s = self._began
-        return max(0.0, began_s + (at - began_us) / SECOND_US / speed - now_s)
+        wait_s = began_s + (at - began_us) / SECOND_US / speed - now_s
+        return min(max(0.0, wait_s), threading.TIMEOUT_MAX)
 
 
 def recorded_at(line: bytes) -> tuple[int | None, bool]:

@@ -101,6 +101,17 @@ def test_lines_come_at_their_own_pace(tmp_path: Path) -> None:
     assert source.figures()["source_replay_deaths"] == 0
 
 
+def test_a_clock_that_was_wrong_costs_no_pace(tmp_path: Path) -> None:
+    """Set at its first NTP, or never: nobody waits 7,000 years for the next line."""
+    wrong = [f'{{"heard_at": "{year}-12-31T00:00:00Z"}}' for year in (1970, 9999)]
+    got, source = played([wrong[0], rtl(0.0), wrong[1], rtl(0.0), rtl(0.2)], tmp_path)
+
+    times = [at_s for at_s, _ in got]
+    assert len(heard(got)) == 3
+    assert 0.19 <= times[-1] < 0.5
+    assert source.figures()["source_replay_deaths"] == 0
+
+
 def test_speed_makes_an_hour_pass_in_a_moment_and_heard_at_stays(tmp_path: Path) -> None:
     got, _ = played([lorawan(minute) for minute in range(0, 60, 10)], tmp_path, speed=6000)
 
