@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 
 from cloud.kernel.db import Database
+from cloud.metering.alerts import KINDS
 from cloud.metering.service import Metering
 from decoders.uplink import Row
+from edge_agent import leaks_episodes
 from tests.heard import (
     DAY,
     HOUR,
@@ -200,3 +203,12 @@ def test_what_a_scan_alone_sees_is_an_alert_until_it_is_over(
 
     assert opened == [("night_flow", 0, "open")]
     assert alerts(database) == [("night_flow", 0, "closed")]
+
+
+def test_every_kind_that_a_gateway_tells_is_known_and_has_its_words() -> None:
+    web = Path(__file__).parents[3] / "cloud" / "portal" / "web" / "src" / "i18n"
+
+    assert set(KINDS) == set(leaks_episodes.KINDS)
+    for language in ("es-MX", "en"):
+        words = json.loads((web / f"{language}.json").read_text("utf-8"))
+        assert set(words["alert"]["kind"]) == set(KINDS)
