@@ -312,7 +312,8 @@ def _lorawan(state: State, frame: Heard, now: Now) -> tuple[Effect, ...]:
         flow=flow,
     )
     rows = [_draft(frame, flags)]
-    rows += leaks_feeding.rows_of(found, frame.heard_at)
+    foreign = frame.flags & RowFlag.FOREIGN_CLOCK
+    rows += leaks_feeding.rows_of(found, now.at if foreign else frame.heard_at)
     effects = _remembered(state, name, meter)
     return (*effects, _stored(state, tuple(rows), remember=(name,)))
 

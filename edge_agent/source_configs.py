@@ -17,6 +17,7 @@ from edge_agent.sources import amber, imst, multitech
 from edge_agent.sources.gwmp_relay import Endpoint, endpoint_at
 from edge_agent.sources.serial import BAUDS
 
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 GWMP_PORT: Final = 1700
 LISTEN: Final = "127.0.0.1"  # the packet forwarder runs on this gateway
 MIN_IDLE_S: Final = 60.0  # a packet forwarder pulls every 5 to 30 s
@@ -39,6 +40,11 @@ class ChirpStackConfig:
     broker: Broker
     application: str
     gateway_eui: str | None = None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Say whether another machine's clock stamps the events."""
+        return self.broker.host not in LOOPBACK
 
 
 @value

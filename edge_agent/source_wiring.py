@@ -9,6 +9,7 @@ from edge_agent.clock import Clock
 from edge_agent.lorawan_handover import Handover
 from edge_agent.lorawan_sessions import Sessions
 from edge_agent.source_configs import (
+    LOOPBACK,
     AmberConfig,
     ChirpStackConfig,
     GwmpConfig,
@@ -28,7 +29,6 @@ from edge_agent.sources.serial import SerialFeed
 from edge_agent.sources.supervisor import Backoff, Feed, Supervised
 
 NEAR: Final = Backoff(most_s=5.0)
-LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def source_of(
@@ -80,7 +80,11 @@ def _feed_of(source: SourceConfig, gateway: str, clock: Clock, handover: Handove
         broker=source.broker,
         client_id=client_id,
         topics=(chirpstack.topic_of(source.application),),
-        read=partial(chirpstack.heard_in, gateway_eui=source.gateway_eui),
+        read=partial(
+            chirpstack.heard_in,
+            gateway_eui=source.gateway_eui,
+            is_elsewhere=source.is_elsewhere,
+        ),
     )
 
 

@@ -13,9 +13,10 @@ import binascii
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
-from decoders.uplink import NO_RSSI, NO_SNR
+from decoders.uplink import NO_RSSI, NO_SNR, RowFlag
 from edge_agent.inputs import Heard
 from edge_agent.instants import BadInstant, micros
 from edge_agent.sources.chirpstack_protobuf import event_in
@@ -32,15 +33,21 @@ def topic_of(application: str) -> str:
     return f"application/{application}/device/+/event/up"
 
 
-def heard_in(event: bytes, *, gateway_eui: str | None, token: object = None) -> Heard | None:
+def heard_in(
+    event: bytes, *, gateway_eui: str | None, is_elsewhere: bool = False, token: object = None
+) -> Heard | None:
     """Read an `up` event; None when it carries no application payload. Raises BadEvent.
 
-    gateway_eui   our own radio: its level is taken; else the best receiver's
+    gateway_eui    our own radio: its level is taken; else the best receiver's
+    is_elsewhere   the server runs on another machine, whose clock its `time` is of
     """
     check_size(event)
     said = _json(event) if event[:1] == BRACE else _protobuf(event)
     try:
-        return _heard(said, gateway_eui, token)
+        heard = _heard(said, gateway_eui, token)
+        if heard is None or not is_elsewhere:
+            return heard
+        return replace(heard, flags=heard.flags | RowFlag.FOREIGN_CLOCK)
     except BadEvent:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:

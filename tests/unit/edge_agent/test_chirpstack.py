@@ -59,6 +59,14 @@ def test_a_captured_uplink_is_read_whole() -> None:
     assert heard.heard_at == 1_795_509_352_282_480
 
 
+def test_the_time_of_a_server_elsewhere_is_marked_as_not_of_this_clock() -> None:
+    heard = heard_in(event(), gateway_eui=None, is_elsewhere=True)
+
+    assert heard is not None
+    assert heard.flags == RowFlag.NETWORK_CHECKED | RowFlag.FOREIGN_CLOCK
+    assert heard_in(event(data=""), gateway_eui=None, is_elsewhere=True) is None
+
+
 def test_the_level_is_our_own_radios_or_the_best_receivers() -> None:
     own = heard_in(event(), gateway_eui="0016c001f1500002")
     best = heard_in(event(), gateway_eui=None)

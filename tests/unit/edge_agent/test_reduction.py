@@ -305,6 +305,21 @@ def test_a_leak_23_hours_old_in_the_profiles_becomes_an_anomaly_in_utc() -> None
     assert told["episode"] == leaks.episode_id("0013EA0001020304", "continuous_flow", started)
 
 
+def test_an_alert_from_a_server_elsewhere_is_dated_by_this_gateways_clock() -> None:
+    bench = Bench()
+    profile = list(reversed([1000] * 9 + [1000 + 10 * h for h in range(1, 25)]))
+    event = uplink(profile, newest_at=NOON, f_cnt=1)
+    here = NOON + 7 * HOUR_US
+
+    rows = bench.tell(replace(event, flags=int(RowFlag.FOREIGN_CLOCK)), at=here)
+
+    assert [(row.kind, row.heard_at) for row in rows] == [
+        (RowKind.LORAWAN, event.heard_at),
+        (RowKind.ANOMALY, here),
+    ]
+    assert rows[0].flags & RowFlag.FOREIGN_CLOCK
+
+
 def test_a_meters_own_clock_offset_is_used_where_it_has_one() -> None:
     policy = reduction.Policy(offsets_us={"0013EA0001020304": 0})
     bench = Bench(policy)

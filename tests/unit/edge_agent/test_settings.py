@@ -77,6 +77,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     assert lines == LinesConfig(name="lines-0", path="-")
     assert isinstance(far, ChirpStackConfig)
     assert (far.broker.address, far.broker.tls) == ("cs.example:8883", True)
+    assert far.is_elsewhere
     assert isinstance(own, ChirpStackConfig)
     assert (own.broker, own.application) == (config.broker, "+")
     assert config.meters == frozenset({"KAW-53885758", "0013EA0001020304"})
