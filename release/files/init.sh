@@ -14,5 +14,5 @@ export AGENT_HOME=${AGENT_HOME:-@HOME@}
 export AGENT_CONFIG=${AGENT_CONFIG:-@HOME@/config/gateway.json}
 export AGENT_STATE=${AGENT_STATE:-@HOME@/state}
 export AGENT_RUN=${AGENT_RUN:-/var/run/aquacis-edge}
-export AGENT_USER AGENT_STATUS
+export AGENT_USER AGENT_STATUS AGENT_CONFIG_DIR
 exec /bin/sh "$AGENT_HOME/control.sh" "$@"
