@@ -91,9 +91,21 @@ class Connection:
         The number is what `delivered` will tell.
         """
         client = self._client
-        if client is None or not client.is_connected():
+        if client is None or client.useless or not client.is_connected():
             return None
         return client.publish(topic, payload, qos=1).mid
+
+    def give_up(self, why: str) -> None:
+        """End this connection, which is of no use (`why`: the event in the log), for another."""
+        client = self._client
+        if client is not None:
+            client.useless = why
+
+    @property
+    def moved_s(self) -> float:
+        """Return when the other end last took bytes of a message (monotonic); long ago: never."""
+        client = self._client
+        return client.moved_s if client is not None else float("-inf")
 
     def stop(self) -> None:
         """Say good-bye and end, within STOP_S."""
@@ -146,6 +158,9 @@ class Connection:
             now_s = time.monotonic()
             if not client.answered and now_s - client.begun_s >= CONNACK_S:
                 self._log("broker_mute", broker=self._broker.address)
+                break
+            if client.useless:
+                self._log(client.useless, broker=self._broker.address)
                 break
             if client.answered and now_s - client.heard_s >= self._broker.keepalive_s:
                 self._log("line_dead", broker=self._broker.address)
@@ -258,6 +273,8 @@ class Client(mqtt.Client):
         self._at = broker
         self.over = threading.Event()
         self.answered = self.worked = self.try_other_version = False
+        self.useless = ""  # why it is to be given up
+        self.moved_s = float("-inf")
         self.begun_s = self.turned_s = self.heard_s = self.asked_s = time.monotonic()
 
     def begin(self) -> None:

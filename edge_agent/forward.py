@@ -1,10 +1,7 @@
 """The link to the cloud: batches out on `…/up`, acks in on `…/down`.
 
-What to send and when is `protocol`'s business; here it becomes messages. Only the cloud's own ack
-counts: both common brokers PUBACK a publish that their rules then drop. A PUBACK says one thing,
-though: that the way to the broker is free again. Few messages are under way at a time, and they
-are as long as the line lets through in a moment; else a slow line would be full of rows for
-minutes, keep-alives would wait behind them, and a connection that works would be given up.
+What to send and when is `protocol`'s business; here it becomes messages, as long as `line` says.
+Only the cloud's own ack counts: both common brokers PUBACK a publish that their rules then drop.
 """
 
 from __future__ import annotations
@@ -30,18 +27,13 @@ from edge_agent.clock import Clock
 from edge_agent.connection import Connection
 from edge_agent.early import Ahead
 from edge_agent.inputs import AckReceived, Connected, Delivered, Disconnected, Published
+from edge_agent.line import BATCH_BYTES, Line
 from edge_agent.mqtt import Broker, SubscriptionRefused
 from edge_agent.outbox import Outbox
 from edge_agent.protocol import Publish
 from edge_agent.sources.port import Inbox
 
-BATCH_BYTES: Final = 900_000  # of rows; below every broker's 1 MiB with the header
 CAPABILITIES: Final = ("wmbus", "lorawan", "leaks.continuous", "leaks.burst", "profile.lean")
-FIRST_BYTES: Final = 16_384  # of rows in the first message of a connection: 10 s at 13 kbit/s
-LEAST_BYTES: Final = 2_048
-UNDER_WAY: Final = 2  # messages: one on the line, one behind it
-QUICK_S: Final = 1.0  # delivered within this: twice as long a message next time
-SLOW_SHARE: Final = 4  # of the keep-alive; slower than that: half as long
 HEALTH_ENTRIES: Final = 60  # the codec takes 64
 
 
@@ -122,39 +114,6 @@ def _rows(outbox: Outbox, asked: Publish, *, max_bytes: int) -> tuple[Row, ...]:
     return outbox.read(asked.first, rows=asked.rows, max_bytes=max_bytes)
 
 
-class Line:
-    """How much may be handed to the connection: what is under way, and how fast it goes."""
-
-    def __init__(self, *, keepalive_s: float) -> None:
-        self.max_bytes = FIRST_BYTES
-        self._slow_s = keepalive_s / SLOW_SHARE
-        self._under_way: dict[int, tuple[float, int]] = {}  # message → handed over at, its rows
-
-    @property
-    def is_free(self) -> bool:
-        return len(self._under_way) < UNDER_WAY
-
-    def begins(self) -> None:
-        """A new connection: what an earlier one had not delivered was too much for it."""
-        if self._under_way:
-            self.max_bytes = max(LEAST_BYTES, self.max_bytes // 2)
-        self._under_way.clear()
-
-    def handed(self, mid: int, *, rows: int, now_s: float) -> None:
-        self._under_way[mid] = now_s, rows
-
-    def delivered(self, mid: int, *, now_s: float) -> int:
-        """Take a PUBACK; return the rows of its message, 0 for one of an earlier connection."""
-        since_s, rows = self._under_way.pop(mid, (None, 0))
-        if since_s is None or not rows:
-            return 0
-        if now_s - since_s <= QUICK_S:
-            self.max_bytes = min(BATCH_BYTES, self.max_bytes * 2)
-        elif now_s - since_s >= self._slow_s:
-            self.max_bytes = max(LEAST_BYTES, self.max_bytes // 2)
-        return rows
-
-
 @value
 class Begun:
     """A connection began or ended: nothing is under way on the next."""
@@ -207,8 +166,13 @@ class CloudLink:
 
     @property
     def is_free(self) -> bool:
-        """Say whether the line takes another message now."""
+        """Say whether the line takes another message now. Look at it often: it also notices that
+        the broker has not said for too long that it has a message.
+        """
         self._catch_up()
+        connection = self._connection
+        if self._line.misses_puback(now_s=time.monotonic(), moved_s=connection.moved_s):
+            connection.give_up("puback_missing")
         return self._line.is_free
 
     @property
@@ -218,6 +182,7 @@ class CloudLink:
 
     def publish(self, batch: Batch) -> None:
         """Hand a message over. Whether it arrived, only an ack will tell."""
+        self._catch_up()  # with the beginning of the connection that takes it
         mid = self._connection.publish(self._up, encode_batch(batch))
         if mid is not None:
             self._line.handed(mid, rows=batch.rows.count, now_s=time.monotonic())

@@ -16,7 +16,14 @@ from edge_agent import forward, protocol
 from edge_agent.clock import SystemClock
 from edge_agent.config import read_config
 from edge_agent.connection import FIRST_WAIT_S, LONGEST_WAIT_S, wait_s
-from edge_agent.forward import BATCH_BYTES, FIRST_BYTES, LEAST_BYTES, UNDER_WAY, CloudLink, Line
+from edge_agent.forward import CloudLink
+from edge_agent.line import (
+    BATCH_BYTES,
+    FIRST_BYTES,
+    LEAST_BYTES,
+    UNDER_WAY,
+    Line,
+)
 from edge_agent.mqtt import Broker, CertificateUnusable, broker_at
 from edge_agent.protocol import Link, Pace
 from edge_agent.settings_text import ConfigError
@@ -65,6 +72,17 @@ def test_few_messages_are_under_way_and_those_of_a_lost_connection_make_the_next
     assert [*free, line.is_free] == [True, True, False, True]
     assert line.max_bytes == FIRST_BYTES // 2
     assert line.delivered(0, now_s=0.1) == 0, "an answer to the connection before"
+
+
+def test_a_puback_is_missing_two_keep_alives_after_the_last_byte_went_out() -> None:
+    line = Line(keepalive_s=40)
+    line.handed(1, rows=0, now_s=100.0)
+
+    assert not line.misses_puback(now_s=179.0, moved_s=0.0)
+    assert line.misses_puback(now_s=180.0, moved_s=0.0)
+    assert not line.misses_puback(now_s=180.0, moved_s=150.0), "it is still going out"
+    line.delivered(1, now_s=181.0)
+    assert not line.misses_puback(now_s=999.0, moved_s=0.0), "nothing is under way"
 
 
 def test_pauses_double_to_a_bound_and_half_of_each_is_drawn() -> None:
@@ -141,6 +159,7 @@ class BusyConnection:
     def __init__(self) -> None:
         self.link: CloudLink | None = None
         self.is_stuck = False
+        self.moved_s = 0.0
 
     def publish(self, _topic: str, _payload: bytes) -> int:
         assert self.link is not None
