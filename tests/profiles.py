@@ -13,4 +13,7 @@ settings.register_profile(
 settings.register_profile(  # CI looks longer, and at the same examples each time
     "ci", max_examples=500, deadline=None, derandomize=True, suppress_health_check=slow_is_fine
 )
+settings.register_profile(  # by hand, for hours
+    "soak", max_examples=20_000, deadline=None, suppress_health_check=slow_is_fine
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
