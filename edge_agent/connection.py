@@ -6,7 +6,9 @@ Nothing is kept from one to the other: what was under way is the outbox's to sen
 A connection through which nothing comes any more, although no end of it was ever heard (half-open:
 a NAT forgot it, a cable is out), is given up one keep-alive after the last byte. The client asks
 for a sign of life after half of that; by itself paho asks after the whole and waits for another.
-`loop_read` and `loop_misc` are the public parts of its loop that this hooks into.
+`loop_read` and `loop_misc` are the public parts of its loop that this hooks into. While a long
+message goes out slowly, the broker has nothing to say, and our question waits behind the message;
+so what its end of TCP acknowledges of it counts as life, too.
 
 MQTT 5 is tried first where the settings leave it open. A broker without it says so, or closes.
 """
@@ -15,10 +17,13 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
+import termios
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from fcntl import ioctl
 from typing import Final, Protocol
 
 import paho.mqtt.client as mqtt
@@ -34,6 +39,7 @@ CONNACK_S: Final = 10.0  # for the broker's answer to CONNECT
 STUCK_S: Final = 60.0  # a loop that did not turn for so long has died: make a new client
 WATCH_S: Final = 0.5
 STOP_S: Final = 5.0  # for the farewell; a dead connection would hold us up for ever
+MOVING_BYTES: Final = 1_024  # on their way; of fewer (a PINGREQ) the broker's machine says nothing
 NO_SUCH_VERSION: Final = 0x84  # CONNACK of MQTT 5; paho gives it for the 0x01 of 3.1.1, too
 
 
@@ -274,7 +280,8 @@ class Client(mqtt.Client):
         self.over = threading.Event()
         self.answered = self.worked = self.try_other_version = False
         self.useless = ""  # why it is to be given up
-        self.moved_s = float("-inf")
+        self.moved_s = float("-inf")  # when the other end last took bytes of a message
+        self._sent = self._taken = self._on_the_way = 0  # bytes
         self.begun_s = self.turned_s = self.heard_s = self.asked_s = time.monotonic()
 
     def begin(self) -> None:
@@ -303,7 +310,34 @@ class Client(mqtt.Client):
 
     def loop_misc(self) -> MQTTErrorCode:
         now_s = self.turned_s = time.monotonic()
+        if self._moves():
+            self.moved_s = self.heard_s = now_s
+            with self._msgtime_mutex:
+                self._last_bytes_received = now_s  # for paho's own watch
         if self.is_connected() and now_s - max(self.heard_s, self.asked_s) >= self.keepalive / 2:
             self.asked_s = now_s
             self._send_pingreq()  # paho has no public way to ask
         return super().loop_misc()
+
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        sent = super()._sock_send(buf)
+        self._sent += sent
+        return sent
+
+    def _moves(self) -> bool:
+        """Say whether the other end's TCP took some of a message since this was asked before.
+
+        Only real bytes move it: a broker that hangs stops it as soon as its machine's buffer is
+        full or our few messages are out, and an acknowledged question alone is no sign of life.
+        """
+        at = self.socket()
+        if at is None:
+            return False
+        try:
+            (on_the_way,) = struct.unpack("i", ioctl(at.fileno(), termios.TIOCOUTQ, bytes(4)))
+        except (OSError, ValueError):  # it was closed meanwhile
+            return False
+        taken = self._sent - on_the_way  # with TLS somewhat less than it says, never rising alone
+        moves = taken > self._taken and self._on_the_way >= MOVING_BYTES
+        self._taken, self._on_the_way = taken, on_the_way
+        return moves

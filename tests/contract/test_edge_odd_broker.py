@@ -59,7 +59,7 @@ def ends() -> Iterator[Callable[..., Ends]]:
 
 
 def message(payload_bytes: int = 20) -> Batch:
-    rows = []
+    rows: list[Row] = []
     while payload_bytes > 0:
         payload = os.urandom(min(1000, payload_bytes))
         rows.append(Row(seq=len(rows) + 1, heard_at=1, kind=RowKind.WMBUS, payload=payload))
@@ -84,3 +84,28 @@ def test_a_broker_that_swallows_messages_does_not_make_the_gateway_mute(
     wait_for(lambda: end.broker.accepted == 2 and end.events.count("connected") == 2)
     end.link.publish(message())
     wait_for(lambda: len(end.broker.received) == line.UNDER_WAY + 1)
+
+
+def test_a_long_message_on_a_line_that_turned_slow_is_let_through(
+    ends: Callable[..., Ends],
+) -> None:
+    end = ends(OddBroker(bytes_per_s=60_000))
+    begun_s = time.monotonic()
+    end.link.publish(message(600_000))
+
+    wait_for(lambda: len(end.broker.received) == 1)
+
+    assert time.monotonic() - begun_s >= 3 * KEEPALIVE_S, "the line was not slow"
+    assert (end.broker.accepted, end.events) == (1, ["connected"])
+
+
+def test_a_broker_that_stops_reading_is_given_up_all_the_same(ends: Callable[..., Ends]) -> None:
+    end = ends(OddBroker(bytes_per_s=60_000))
+    end.link.publish(message(600_000))
+    time.sleep(1)
+    end.broker.bytes_per_s = 0.001
+    hung_s = time.monotonic()
+
+    wait_for(lambda: "line_dead" in end.events)
+
+    assert time.monotonic() - hung_s <= 2 * KEEPALIVE_S
