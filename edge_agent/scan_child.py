@@ -99,6 +99,8 @@ def change_point(nights: Rates, stats: Any) -> Finding | None:  # noqa: ANN401  
         statistic = (i + 1) * (count + 1) - 2 * summed  # > 0: what follows is higher
         if statistic > most:
             most, place = statistic, i + 1
+    if place == 0:
+        return None  # all alike, or only ever lower
     chance = min(1.0, exp(-6 * most * most / (count**3 + count**2)))  # one-sided
     before = _median([rate for _, rate in known[:place]])
     after = _median([rate for _, rate in known[place:]])

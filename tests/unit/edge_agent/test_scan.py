@@ -41,6 +41,13 @@ def test_a_step_in_the_night_flow_is_found_where_it_happened() -> None:
     assert scan_child.change_point(QUIET * 2, stats) is None
 
 
+def test_nights_that_are_all_alike_or_only_fall_have_no_step() -> None:
+    stats = pytest.importorskip("scipy.stats", reason="real part: scipy")
+
+    for nights in ([0] * 20, [5] * 20, [*range(40, 20, -1)]):
+        assert scan_child.change_point(nights, stats) is None
+
+
 def test_nights_that_creep_up_are_found_though_no_step_is() -> None:
     creeping = QUIET + [rate + i // 2 for i, rate in enumerate(QUIET)]
 
