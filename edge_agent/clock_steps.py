@@ -19,8 +19,9 @@ import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import Final
+from typing import Final, TypeVar
 
+from decoders.uplink import Gap, Lost
 from decoders.uplink_steps import BY_MAX_US, MAX_STEPS, NOBODY_KNOWS_US, ClockStep
 from decoders.value import value
 from edge_agent.cloud_clock import Sample
@@ -28,6 +29,7 @@ from edge_agent.cloud_clock import Sample
 LIFE_BYTES: Final = 16
 EARLIEST_US: Final = 1_262_304_000_000_000  # 2010: before that it is a clock that was never set
 MOVED_US: Final = 1_000_000  # drift that is worth a write to the disk
+Range = TypeVar("Range", Gap, Lost)
 QUEUED_US: Final = 60_000_000  # a frame waits at most so long between its stamp and its row
 
 
@@ -125,6 +127,25 @@ def of_stretch(steps: Steps, seqs: Sequence[int]) -> tuple[ClockStep, ...]:
             )
         )
     return tuple(among)
+
+
+def dated(steps: Steps, gone: Sequence[Range]) -> tuple[Range, ...]:
+    """Return ranges of rows with their bounds by the clock as it is."""
+    if not steps.known:
+        return tuple(gone)
+    return tuple(_dated(steps, one) for one in gone)
+
+
+def _dated(steps: Steps, gone: Range) -> Range:
+    bounds = (
+        gone.from_at + _later_us(steps, gone.first),
+        gone.to_at + _later_us(steps, gone.last),
+    )
+    return replace(gone, from_at=min(bounds), to_at=max(bounds))
+
+
+def _later_us(steps: Steps, seq: int) -> int:
+    return _bounded(sum(step.by_us for step in steps.known if step.seq > seq))
 
 
 def restamped(heard_at: int, *, now_at: int, by_us: int) -> int:

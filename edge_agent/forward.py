@@ -92,18 +92,22 @@ def message_of(
         head=outbox.head,
         head_at=outbox.head_at,
         acked=outbox.acked,
-        lost=outbox.lost_from(outbox.acked + 1) if declares else (),
-        gaps=gaps,
+        lost=clock_steps.dated(steps, outbox.lost_from(outbox.acked + 1)) if declares else (),
+        gaps=clock_steps.dated(steps, gaps),
         steps=clock_steps.of_stretch(steps, [row.seq for row in rows]),
         early=bool(asked.ahead),
         health=dict(list(health.items())[:HEALTH_ENTRIES]),
         traceparent=traceparent,
     )
-    given_up = asked.first + asked.rows - 1 if asked.rows else 0  # all that was asked for
-    last = rows[-1].seq if rows else given_up
+    last = rows[-1].seq if rows else _last_asked(asked)
     return batch, Published(
         last=last, rows=len(rows), sent_at=sent_at, ahead=asked.ahead, reach=reach
     )
+
+
+def _last_asked(asked: Publish) -> int:
+    """Return the last row that was asked for: where none is left, all of them were given up."""
+    return asked.first + asked.rows - 1 if asked.rows else 0
 
 
 def _rows(outbox: Outbox, asked: Publish, *, max_bytes: int) -> tuple[Row, ...]:

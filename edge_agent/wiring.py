@@ -127,7 +127,7 @@ def _steps(steps: clock_steps.Steps, outbox: Outbox, clock: Clock) -> clock_step
         steps,
         life=clock.life(),
         ahead_us=now_at - clock.ticks_us(),
-        head=outbox.head,
+        head=outbox.opened_head,
         head_at=outbox.head_at,
         now_at=now_at,
     )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from decoders.uplink import MAX_STEPS, ClockStep
+from decoders.uplink import MAX_STEPS, ClockStep, Gap, LossKind, Lost
 from decoders.uplink_steps import NOBODY_KNOWS_US, sums_after
 from edge_agent import clock_steps
 from edge_agent.clock_steps import NONE, Steps
@@ -151,3 +151,13 @@ def test_a_frame_that_waited_while_the_clock_was_set_is_stamped_again(
     heard_at: int, by_us: int, kept: int
 ) -> None:
     assert clock_steps.restamped(heard_at, now_at=NOW, by_us=by_us) == kept
+
+
+def test_what_is_gone_is_dated_by_the_clock_as_it_is() -> None:
+    steps = Steps(known=(ClockStep(seq=5, by_us=NOW - BOOT),))
+    gap = Gap(first=3, count=4, kind=LossKind.HOURLY, from_at=BOOT - SECOND, to_at=NOW + SECOND)
+    lost = Lost(first=1, last=2, from_at=BOOT - 9, to_at=BOOT - 8)
+
+    assert clock_steps.dated(steps, [gap]) == (replace(gap, from_at=NOW - SECOND),)
+    assert clock_steps.dated(steps, [lost]) == (replace(lost, from_at=NOW - 9, to_at=NOW - 8),)
+    assert clock_steps.dated(NONE, [gap]) == (gap,)
