@@ -119,10 +119,7 @@ def prepare(
     """
     trusted: Bools = ~up.is_doubtful & offset.trusted
     heard_at, when = rules.corrected_heard_at(
-        up.heard_at,
-        correction_us=offset.correction_us,
-        trusted=trusted,
-        received_at=received_at,
+        up.heard_at, correction_us=offset.correction_us, trusted=trusted, received_at=received_at
     )
     known = Known.of(decoded.names, meters)
     readings, code = _readings(
