@@ -65,6 +65,7 @@ class Registry:
         self._meters: dict[str, Meter] = {}
         self._newest: dict[str, bytes] = {}
         self._unknown: set[str] = set()
+        self._stored: frozenset[bytes] = frozenset()  # layouts
         self._version = 0
         self._connection: Connection | None = None
         self.formats = known_formats()
@@ -79,13 +80,15 @@ class Registry:
         if version == self._version:
             return
         self.forget()
-        for layout in PostgresLayouts(connection).believed():
+        self._stored = frozenset(PostgresLayouts(connection).believed())
+        for layout in self._stored:
             self.formats.learn(layout)
         self._version = version
 
     def forget(self) -> None:
         """Forget everything: after a rollback nobody knows what was true."""
         self._forget_meters()
+        self._stored = frozenset()
         self.formats = known_formats()
         self._version = 0
 
@@ -93,6 +96,10 @@ class Registry:
     def meters(self) -> Mapping[str, Meter]:
         """The meters that `find` has found, by name."""
         return self._meters
+
+    def unknown_among(self, layouts: Iterable[tuple[bytes, int]]) -> tuple[tuple[bytes, int], ...]:
+        """Return those of (layout, row) that are not stored yet, as far as is remembered."""
+        return tuple(each for each in layouts if each[0] not in self._stored)
 
     @property
     def newest_keys(self) -> Mapping[str, bytes]:

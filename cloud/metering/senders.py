@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +17,14 @@ from cloud.metering.frames import Uplinked
 from cloud.metering.model import Gateway, Loss, Stream
 from cloud.metering.preparing import Prepared
 from cloud.metering.recording import Source
+from cloud.metering.registry import Meter
 from decoders.batch import Columns as Decoded
 from decoders.uplink import Ack, Batch
 from decoders.value import value
 
 Connection = psycopg.Connection[Any]
+
+SHARED_FRAMES_LOOKED_UP = 64  # of one batch, to compare clocks by: enough for a median
 
 
 class StreamMoved(Exception):
@@ -86,18 +90,25 @@ def sender_of(connection: Connection, batch: Batch, received_at: int) -> Sender:
 
 
 def shared_offset(
-    connection: Connection, gateway: Gateway, up: Uplinked, decoded: Decoded
+    connection: Connection,
+    gateway: Gateway,
+    up: Uplinked,
+    decoded: Decoded,
+    *,
+    meters: Mapping[str, Meter],
 ) -> tuple[Offset, int]:
     """Return the gateway's offset by frames that trusted gateways heard too, and how many."""
     good = np.flatnonzero((decoded.refused < 0) & ~up.is_doubtful[decoded.row])
-    if not len(good):
+    some = good[:: max(1, len(good) // SHARED_FRAMES_LOOKED_UP)][:SHARED_FRAMES_LOOKED_UP]
+    heard_at = up.heard_at[decoded.row[some]].tolist()
+    here = dict(zip((frame.tobytes() for frame in decoded.frame[some]), heard_at, strict=True))
+    names = {decoded.names[name] for name in decoded.name[some].tolist()}
+    keys = [meters[name].meter_key for name in names if name in meters]
+    if not keys:
         return UNKNOWN, 0
-    heard_at = up.heard_at[decoded.row[good]]
-    frames = decoded.frame[good]
-    elsewhere = store.heard_elsewhere(connection, gateway, frames, around_us=heard_at)
+    elsewhere = store.heard_elsewhere(connection, gateway, here, meter_keys=keys)
     if not elsewhere:
         return UNKNOWN, 0
-    here = {frame.tobytes(): at for frame, at in zip(frames, heard_at.tolist(), strict=True)}
     reference, theirs = max(elsewhere.items(), key=lambda item: len(item[1]))
     differences = [here[frame] - at for frame, at in theirs.items()]
     offsets = store.offsets_of(connection, [reference])

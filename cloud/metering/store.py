@@ -7,6 +7,7 @@ Locks are taken in one order: the gateway, then meters in meter_key order (`read
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -35,7 +36,6 @@ Connection = psycopg.Connection[Any]
 _FIRST_INSTANT_US = 0
 _LAST_INSTANT_US = 7_258_118_400_000_000  # 2200-01-01: beyond it a clock says nothing worth storing
 COUNTED_MAX = (1 << 53) - 1  # what every reader of JSON keeps exact
-SHARED_FRAMES_LOOKED_UP = 64  # of one batch, to compare clocks by: enough for a median
 
 
 class GatewayUnknown(LookupError):
@@ -63,6 +63,10 @@ class Receptions:
     flags: Int16s
     register_l: Int64s
     has_register: Bools
+
+    def take(self, order: Int64s) -> Receptions:
+        """Return the same in another order."""
+        return Receptions(**{each.name: getattr(self, each.name)[order] for each in fields(self)})
 
 
 @value
@@ -270,6 +274,8 @@ def add_receptions(
     n = len(receptions.row)
     if not n:
         return
+    # in the order of the widest index: neighbours in it are written one after another
+    receptions = receptions.take(np.argsort(receptions.meter_key, kind="stable"))
     whole, full = copying.whole, np.full
     copying.copy_rows(
         connection,
@@ -304,29 +310,29 @@ def add_receptions(
 def heard_elsewhere(
     connection: Connection,
     gateway: Gateway,
-    frames: np.typing.NDArray[np.void],
+    frames: Mapping[bytes, int],
     *,
-    around_us: Int64s,
+    meter_keys: Sequence[int],
 ) -> dict[int, dict[bytes, int]]:
     """Return, for each other gateway with a trusted clock, when it heard which of these frames.
 
-    around_us   µs, when the frames were heard here: bounds the search to a day around it
+    frames      {frame: µs when it was heard here}, not none: the search goes a day around them
+    meter_keys  whose frames they are. They say nothing new, but a partition of which nobody has
+                taken statistics yet is read by frame or by meter then, and not from end to end
     returns     {gateway_key: {frame: µs, corrected}}
     """
-    chosen = frames[:: max(1, len(frames) // SHARED_FRAMES_LOOKED_UP)][:SHARED_FRAMES_LOOKED_UP]
-    if not len(chosen):
-        return {}
     rows = connection.execute(
         """SELECT r.gateway_key, r.frame, min(r.heard_at)
            FROM receptions r JOIN gateways g USING (gateway_key)
-           WHERE r.frame = ANY (%s) AND r.gateway_key <> %s AND g.clock_quality = 'trusted'
-             AND r.heard_at BETWEEN %s AND %s
+           WHERE r.frame = ANY (%s) AND r.meter_key = ANY (%s) AND r.gateway_key <> %s
+             AND g.clock_quality = 'trusted' AND r.heard_at BETWEEN %s AND %s
            GROUP BY 1, 2""",
         [
-            [each.tobytes() for each in chosen],
+            list(frames),
+            list(meter_keys),
             gateway.gateway_key,
-            storable(int(around_us.min()) - DAY_US),
-            storable(int(around_us.max()) + DAY_US),
+            storable(min(frames.values()) - DAY_US),
+            storable(max(frames.values()) + DAY_US),
         ],
     )
     heard: dict[int, dict[bytes, int]] = {}

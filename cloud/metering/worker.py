@@ -212,7 +212,9 @@ class Worker:
         decoded = self._decoded(connection, batch.rows, up, gateway=gateway, now_us=received_at)
         shared, frames = UNKNOWN, 0
         if compare:
-            shared, frames = senders.shared_offset(connection, gateway, up, decoded)
+            shared, frames = senders.shared_offset(
+                connection, gateway, up, decoded, meters=self.registry.meters
+            )
         offset = clock_offsets.agreed(decision.offset, shared)
         prepared = preparing.prepare(
             batch.rows,
@@ -225,6 +227,7 @@ class Worker:
             received_at=received_at,
         )
         self._make_partitions(connection, prepared)
+        prepared = replace(prepared, layouts=self.registry.unknown_among(prepared.layouts))
         return replace(
             decision, prepared=prepared, offset=offset, shared=(shared.offset_us, frames)
         )
