@@ -167,9 +167,10 @@ class Worker:
 
     def _telegram_message(self, batch: int) -> tuple[bytes, int]:
         at = START_US + batch * HOUR_US
-        meters = range(self._number * TELEGRAMS, (self._number + 1) * TELEGRAMS)
+        heard = np.random.default_rng([SEED, batch]).permutation(TELEGRAMS)  # in no order
         rows = [
-            Row(seq=0, heard_at=at, kind=RowKind.WMBUS, payload=_telegram(n, batch)) for n in meters
+            Row(seq=0, heard_at=at, kind=RowKind.WMBUS, payload=_telegram(n, batch))
+            for n in (self._number * TELEGRAMS + heard).tolist()
         ]
         return self._message(rows, at)
 
