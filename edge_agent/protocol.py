@@ -212,7 +212,7 @@ def acknowledged(
     if unreadable is not None:
         return _refused(link, ack, unreadable, now_s=now_s, pace=pace, chance=chance)
     if ack.resend_from is not None:
-        return _rewound(link, ack.resend_from, now_s=now_s, pace=pace)
+        return _rewound(link, ack, now_s=now_s, pace=pace)
     if ack.upto <= link.acked:
         return link, (
             (Acknowledge(upto=link.acked, rejected=ack.rejected),) if ack.rejected else ()
@@ -306,7 +306,7 @@ def _refused(
         return _waiting_longer(link, now_s=now_s, pace=pace, chance=chance), ()
     was_last = link.unanswered == 0
     if link.probe == 1 and was_last and link.said == 1:
-        link, effects = _rewound(link, ack.resend_from, now_s=now_s, pace=pace, again=True)
+        link, effects = _rewound(link, ack, now_s=now_s, pace=pace, again=True)
         given_up = GiveUp(seq=link.said_last, code=code)
         rest_s = _patience_s(link, link.given_up - 1, pace, chance) if link.given_up else 0.0
         link = replace(link, probe=2, given_up=link.given_up + 1, rest_until_s=now_s + rest_s)
@@ -314,15 +314,19 @@ def _refused(
     probe = link.probe
     if probe == 0 or was_last:
         probe = max(1, (min(link.said, probe) if probe else link.said or pace.batch_rows) // 2)
-    link, effects = _rewound(link, ack.resend_from, now_s=now_s, pace=pace, again=True)
+    link, effects = _rewound(link, ack, now_s=now_s, pace=pace, again=True)
     deadline_s = now_s + _patience_s(link, link.attempt, pace, chance)
     return replace(link, probe=probe, deadline_s=deadline_s), effects
 
 
 def _rewound(
-    link: Link, resend_from: int, *, now_s: float, pace: Pace, again: bool = False
+    link: Link, ack: Ack, *, now_s: float, pace: Pace, again: bool = False
 ) -> tuple[Link, Sequence[Effect]]:
-    """Begin again at `resend_from`, once: every message in flight may ask for the same."""
+    """Begin again at `resend_from`, once: every message in flight may ask for the same.
+
+    Never behind `upto`: what lies between, the cloud does not say that it has.
+    """
+    resend_from = min(ack.resend_from or 1, ack.upto + 1)
     same = resend_from == link.rewound and now_s - link.rewound_s < pace.ack_timeout_s
     if same and link.acked >= resend_from - 1 and not again:
         return link, ()

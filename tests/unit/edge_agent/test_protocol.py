@@ -166,6 +166,16 @@ def test_the_cloud_may_ask_for_rows_that_it_had_acknowledged() -> None:
     assert talk.said() == Publish(first=6, rows=10)
 
 
+def test_a_request_beyond_what_the_cloud_has_acknowledges_nothing() -> None:
+    talk = greeted(50)
+    talk.hear(10)
+
+    talk.hear(10, resend_from=40)
+
+    assert talk.link.acked == 10
+    assert talk.said() == Publish(first=11, rows=10)
+
+
 def test_a_lower_upto_alone_is_an_old_ack_not_a_request() -> None:
     talk = greeted(20)
     talk.said()
