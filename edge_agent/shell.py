@@ -255,6 +255,8 @@ class Agent:
             group.give_up.append(effect)
         elif isinstance(effect, protocol.RestartStream):
             self._restart_stream()
+            group.acknowledge = None  # what is said of old numbers does not hold for the new ones
+            group.rejected, group.give_up = [], []
 
     def _commit(self, group: Group) -> None:
         """Bring the group to disk, however long it takes, then tell the sources."""

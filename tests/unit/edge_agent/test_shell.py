@@ -12,11 +12,11 @@ import pytest
 
 from decoders.encode import encode_lorawan_hourly
 from decoders.uplink import RowKind
-from edge_agent import checkpoints, reduction, shell
+from edge_agent import checkpoints, protocol, reduction, shell
 from edge_agent.checkpoints import recovered
 from edge_agent.inputs import BadInput, Heard
 from edge_agent.leaks import HOUR_US
-from edge_agent.outbox import Limit
+from edge_agent.outbox import Draft, Limit
 from tests.agent_bench import STREAM, Bench, reports, wait_for
 
 
@@ -224,3 +224,16 @@ def test_an_outbox_put_back_from_an_old_copy_goes_on_in_a_new_stream(tmp_path: P
     assert bench.stop() == 0
     assert bench.cloud.last is not None
     assert bench.cloud.last.stream != STREAM
+
+
+def test_an_ack_of_the_old_numbers_is_not_written_into_the_new_stream(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.outbox.append([Draft(heard_at=1, kind=RowKind.WMBUS, payload=b"row")] * 10, {})
+    group = shell.Group()
+
+    for effect in (protocol.Acknowledge(upto=8, rejected=((7, "crc"),)), protocol.RestartStream()):
+        bench.agent._plan(effect, group)
+    bench.agent._commit(group)
+
+    assert bench.outbox.stream != STREAM
+    assert (bench.outbox.acked, bench.outbox.pending) == (0, 10)
