@@ -55,6 +55,7 @@ from edge_agent.outbox_source import NO_STREAM, Source
 from edge_agent.outbox_wal import TORN_COMMITS, applied, hidden_commits
 
 CHECK_S: Final = 10.0
+LOOKS: Final = 5  # at a journal that may be written to meanwhile
 STEPS_PER_LOOK: Final = 50_000  # of SQLite's machine between two looks at the clock
 FULL_WAIT_S: Final = 5.0
 LEAST_ROOM_BYTES: Final = 512 << 10  # for a rescue that holds what is newest; with less it waits
@@ -117,7 +118,8 @@ def damage(
     see, where that is known already. Raises sqlite3.OperationalError, OSError for what is
     the disk's or the system's fault; OutboxUnusable for a sound file of a newer agent.
     """
-    hidden = hidden_commits(path) if hidden is None else hidden
+    if hidden is None:
+        hidden = _hidden_for_good(path)
     if hidden > TORN_COMMITS:
         return f"journal: {hidden} commits cannot be read"
     until_s = None if budget_s is None else time.monotonic() + budget_s
@@ -133,6 +135,19 @@ def damage(
         return str(error)
     finally:
         connection.close()
+
+
+def _hidden_for_good(path: Path) -> int:
+    """Return how many commits SQLite will not see, where an agent may be writing meanwhile.
+
+    A journal that begins anew while it is read looks damaged; one that is, looks so each time.
+    """
+    hidden = hidden_commits(path)
+    for _ in range(LOOKS - 1):
+        if hidden <= TORN_COMMITS:
+            break
+        hidden = hidden_commits(path)
+    return hidden
 
 
 def _put_right(

@@ -332,6 +332,21 @@ def test_looking_for_damage_leaves_the_journal_as_it_is(tmp_path: Path) -> None:
     assert report_of(open_it(path)) == {"kind": "commit_cut_short"}
 
 
+def test_a_journal_that_begins_anew_while_it_is_read_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`inspect` beside a busy agent: it reads the journal's old head and its new frames."""
+    path = tmp_path / "outbox.db"
+    filled(path)
+    looks = iter([5, 3, 0])
+    monkeypatch.setattr(outbox_rescue, "hidden_commits", lambda _: next(looks))
+
+    assert damage(path, budget_s=None) is None
+
+    monkeypatch.setattr(outbox_rescue, "hidden_commits", lambda _: 2)
+    assert damage(path, budget_s=None) == "journal: 2 commits cannot be read"
+
+
 def test_a_rescue_that_was_cut_short_is_taken_up_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
