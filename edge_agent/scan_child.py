@@ -39,9 +39,12 @@ CUSUM_SLACK_LPH: Final = 1.0
 CUSUM_LIMIT_LPH: Final = 20.0
 CUSUM_BASE: Final = 7  # nights
 DAY_H: Final = 24
-FOLD_DAYS: Final = 6
+FOLD_DAYS: Final = 7  # a weekday and a weekend: some houses only rest on one of them
 FOLD_HOURS: Final = 6
 FOLD_LPH: Final = 4.0
+FOLD_STANDING: Final = 5  # of those hours within …
+FOLD_STANDS_LPH: Final = 2.0  # … a litre of resolution at both ends
+FOLD_STANDS_SHARE: Final = 0.25  # … or the same leak on another day
 
 Rates = Sequence[float | None]
 Finding = dict[str, Any]
@@ -143,7 +146,8 @@ def folded(hours: Rates, stats: Any) -> Finding | None:  # noqa: ANN401  a modul
     if rate < FOLD_LPH or _median(outside) >= rate / 2:
         return None
     chance = float(stats.mannwhitneyu(inside, outside, alternative="greater").pvalue)
-    if chance > CHANCE or _median(inside) > 1.5 * rate + 2:
+    spread = sorted(inside)[FOLD_STANDING - 1] - rate
+    if chance > CHANCE or spread > max(FOLD_STANDS_LPH, FOLD_STANDS_SHARE * rate):
         return None
     return {"rate_lph": rate, "p": chance}
 

@@ -70,7 +70,7 @@ def test_hours_that_never_rest_beside_hours_that_do_are_a_toilets() -> None:
     assert found is not None
     assert found["rate_lph"] == 9
     answer = scan_child.scanned(asked([], hours))
-    assert [(f["kind"], f["days"]) for f in answer["found"]] == [("daily_flow", 6)]
+    assert [(f["kind"], f["days"]) for f in answer["found"]] == [("daily_flow", 7)]
     assert scan_child.folded([use[(h * 5 + h // 24) % 7] for h in range(168)], stats) is None
 
 
