@@ -42,6 +42,7 @@ import cbor2
 
 from decoders import cbor
 from decoders.uplink_fields import (
+    INSTANT_MAX,
     Malformed,
     Oversized,
     UnknownVersion,
@@ -97,6 +98,7 @@ __all__ = [
     "Rows",
     "UnknownVersion",
     "UplinkError",
+    "claimed_sent",
     "claimed_stream",
     "decode_ack",
     "decode_batch",
@@ -160,6 +162,7 @@ class Ack:
     resend_from  send again from this seq, although it was acknowledged before
     early        rows that may come ahead of their turn, in one message at a time; 0 = none
     took         the newest row of the early message that this answers: all its rows are taken
+    answers      `sent` of the message that this answers, where it says one (key `sent`)
     """
 
     stream: bytes
@@ -171,6 +174,7 @@ class Ack:
     resend_from: int | None = None
     early: int = 0
     took: int | None = None
+    answers: int | None = None
 
 
 def encode_batch(batch: Batch) -> bytes:
@@ -243,6 +247,8 @@ def encode_ack(ack: Ack) -> bytes:
     added: dict[str, int] = {"early": ack.early} if ack.early else {}
     if ack.took is not None:
         added["took"] = ack.took
+    if ack.answers is not None:
+        added["sent"] = ack.answers
     return cbor2.dumps(
         {
             "v": ack.version,
@@ -276,17 +282,27 @@ def decode_ack(message: bytes) -> Ack:
         cloud_at=instant(fields, "cloud_at"),
         early=seq_of(fields, "early"),
         took=seq_of(fields, "took") if "took" in fields else None,
+        answers=instant(fields, "sent") if "sent" in fields else None,
     )
 
 
 def claimed_stream(message: bytes) -> bytes | None:
     """Return the stream a message that could not be read claims to be of, where it says so."""
+    stream = _claimed(message, "stream")
+    return stream if isinstance(stream, bytes) and len(stream) == STREAM_BYTES else None
+
+
+def claimed_sent(message: bytes) -> int | None:
+    """Return when a message that could not be read claims to be sent, µs, where it says so."""
+    sent = _claimed(message, "sent")
+    return sent if is_int(sent) and abs(sent) <= INSTANT_MAX else None
+
+
+def _claimed(message: bytes, name: str) -> object:
     try:
-        fields = cbor.loads(message[:MAX_MESSAGE_BYTES])
-        stream = fields["stream"]
+        return cbor.loads(message[:MAX_MESSAGE_BYTES])[name]
     except Exception:  # cbor2 leaks TypeError, RecursionError, decimal errors on damaged input
         return None
-    return stream if isinstance(stream, bytes) and len(stream) == STREAM_BYTES else None
 
 
 def _checked_map(message: bytes) -> dict[str, Any]:
@@ -294,7 +310,7 @@ def _checked_map(message: bytes) -> dict[str, Any]:
         raise Oversized(f"{len(message)} bytes, at most {MAX_MESSAGE_BYTES} are read")
     try:
         fields = cbor.loads(message)
-    except Exception as error:  # as in claimed_stream
+    except Exception as error:  # as in _claimed
         raise Malformed(f"not CBOR: {type(error).__name__}: {error}") from None
     if not isinstance(fields, dict):
         raise Malformed(f"a map is expected, got {type(fields).__name__}")

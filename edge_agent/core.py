@@ -91,6 +91,7 @@ def _link_step(state: State, told: Input, now: Now) -> tuple[State, tuple[Effect
             now_s=wall_s,
             pace=state.pace,
             chance=now.chance,
+            sent_at=told.sent_at,
         )
     elif isinstance(told, inputs.StreamRestarted):
         by = link.head - told.head

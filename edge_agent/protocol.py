@@ -22,111 +22,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from decoders.uplink import MAX_ROWS, Ack
-from decoders.value import value
-from edge_agent import early
-from edge_agent.early import Ahead, Early
+from decoders.uplink import Ack
+from edge_agent import early, said
+from edge_agent.early import Ahead
+from edge_agent.link import Acknowledge, Effect, GiveUp, Link, Pace, Publish, RestartStream
+
+__all__ = ["Acknowledge", "Effect", "GiveUp", "Link", "Pace", "Publish", "RestartStream"]
 
 SLOWEST_TIMES: Final = 4  # of the slowest progress of late: then an ack is taken for lost
 EARLY_SHARE: Final = 4  # a batch of a quarter of the credit need not wait for company
-
-
-@value
-class Pace:
-    """How eagerly to send. Seconds are of the monotonic clock."""
-
-    batch_rows: int = 2000
-    linger_s: float = 0.25  # a row waits this long for company
-    ack_timeout_s: float = 10.0
-    ack_timeout_max_s: float = 120.0
-    heartbeat_s: float = 30.0  # a hello when there was nothing else to say
-    news_s: float = 1.0  # a hello no more often than this when only health changed
-    starved_s: float = 2.0  # a hello while the cloud gives no credit
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.batch_rows <= MAX_ROWS:
-            raise ValueError(f"batch_rows is {self.batch_rows}; 1 … {MAX_ROWS} fit in a message")
-
-
-@value
-class Link:
-    """What both ends know of the stream, as seen from here.
-
-    first, head   seq of the oldest row still held, and of the newest committed
-    opened        the head when the agent started, until the first ack: the cloud cannot hold more of
-                  this file, and what was added since must not pass for what it holds
-    acked, sent   at and below: acknowledged by the cloud; published at least once
-    rewound       the last `resend_from` obeyed, so that copies of that request are obeyed once
-    unanswered    messages of this connection that no ack has answered yet
-    probe         rows a message may have while the cloud refuses one; 0 = as many as usual
-    given_up      rows given up since the cloud last took one; rows rest until `rest_until_s`
-    progress_s    when rows were acknowledged last, or began to wait; `slowest_s`: see `_slowest_s`
-    said          rows in the newest message in order, the last of them `said_last`
-    early         what was sent ahead of its turn
-    """
-
-    stream: bytes
-    first: int = 1
-    head: int = 0
-    opened: int | None = None
-    acked: int = 0
-    sent: int = 0
-    credit: int = 0
-    connected: bool = False
-    greeted: bool = False
-    attempt: int = 0
-    deadline_s: float = 0.0
-    spoke_s: float = 0.0
-    waiting_s: float | None = None  # since when a row waits for company
-    rewound: int = 0
-    rewound_s: float = 0.0
-    unanswered: int = 0
-    probe: int = 0
-    given_up: int = 0
-    rest_until_s: float = 0.0
-    progress_s: float = 0.0
-    slowest_s: float = 0.0
-    said: int = 0
-    said_last: int = 0
-    early: Early = Early()
-
-
-@value
-class Publish:
-    """Send up to `rows` rows from `first` on; none = hello. Answer with `published`.
-
-    ahead     rows of this kind, ahead of their turn
-    is_bare   nothing may be declared lost: the answer is to say what the cloud holds by itself
-    """
-
-    first: int
-    rows: int
-    ahead: Ahead = Ahead.NONE
-    is_bare: bool = False
-
-
-@value
-class Acknowledge:
-    """Persist how far the cloud has it, and what it refused."""
-
-    upto: int
-    rejected: tuple[tuple[int, str], ...] = ()
-
-
-@value
-class RestartStream:
-    """The cloud holds rows that this outbox never wrote: it was put back from an old copy."""
-
-
-@value
-class GiveUp:
-    """Keep a row, with the cloud's reason, but declare it lost: the cloud cannot read it."""
-
-    seq: int
-    code: str
-
-
-Effect = GiveUp | Publish | Acknowledge | RestartStream
 
 
 def connected(link: Link, *, now_s: float) -> Link:
@@ -139,6 +43,7 @@ def connected(link: Link, *, now_s: float) -> Link:
         sent=link.acked,
         deadline_s=now_s,
         unanswered=0,
+        said=said.waived(link.said, link.unanswered),
         waiting_s=now_s if link.head > link.acked else None,
         early=early.connected(link.early, acked=link.acked, head=link.head),
     )
@@ -164,9 +69,22 @@ def committed(link: Link, *, first: int, head: int, now_s: float) -> Link:
     return replace(link, first=first, head=head, waiting_s=waiting_s)
 
 
-def published(link: Link, *, last: int, rows: int, now_s: float, pace: Pace, chance: float) -> Link:
-    """A message with `rows` rows up to `last` (0 = a hello) was handed to the broker's client."""
-    link = replace(link, spoke_s=now_s, unanswered=link.unanswered + 1, said=rows, said_last=last)
+def published(
+    link: Link,
+    *,
+    last: int,
+    rows: int,
+    now_s: float,
+    pace: Pace,
+    chance: float,
+    sent_at: int = 0,
+) -> Link:
+    """A message with `rows` rows up to `last` (0 = a hello) was handed to the broker's client.
+
+    sent_at   what it says of when it was sent, µs: the cloud names it so when it answers
+    """
+    newest = said.sent(link.said, rows=rows, last=last, sent_at=sent_at, unanswered=link.unanswered)
+    link = replace(link, spoke_s=now_s, unanswered=link.unanswered + 1, said=newest)
     if last == 0:
         return link
     deadline_s = link.deadline_s
@@ -200,11 +118,10 @@ def acknowledged(
     if ack.upto > (link.head if link.opened is None else link.opened):
         return link, (RestartStream(),)
     link = replace(
-        link,
+        _answered(link, ack),
         opened=None,
         greeted=link.connected,
         credit=ack.credit,
-        unanswered=max(0, link.unanswered - 1),
         attempt=link.attempt if link.greeted else 0,
         early=early.acknowledged(link.early, ack),
     )
@@ -221,7 +138,7 @@ def acknowledged(
     deadline_s = now_s + _patience_s(link, 0, pace, chance)
     sent = max(link.sent, ack.upto)
     probe = link.probe * 2 if link.probe * 2 < pace.batch_rows else 0
-    took_rows = link.said > 0 and ack.upto >= link.said_last
+    took_rows = 0 < link.said.last <= ack.upto
     link = replace(
         link,
         acked=ack.upto,
@@ -254,7 +171,13 @@ def next_message(
     unanswered = link.sent > link.acked or (link.probe and link.unanswered)
     if unanswered and now_s >= link.deadline_s:
         link = _waiting_longer(link, now_s=now_s, pace=pace, chance=chance)
-        link = replace(link, sent=link.acked, waiting_s=now_s - pace.linger_s, unanswered=0)
+        link = replace(
+            link,
+            sent=link.acked,
+            waiting_s=now_s - pace.linger_s,
+            unanswered=0,
+            said=said.waived(link.said, link.unanswered),
+        )
     rows = _rows_ahead(link, now_s=now_s) or _rows_in_order(link, now_s=now_s, pace=pace)
     if rows is not None:
         return link, rows
@@ -304,19 +227,43 @@ def _refused(
     if ack.resend_from is None:
         link = replace(link, greeted=False, sent=link.acked)
         return _waiting_longer(link, now_s=now_s, pace=pace, chance=chance), ()
-    was_last = link.unanswered == 0
-    if link.probe == 1 and was_last and link.said == 1:
-        link, effects = _rewound(link, ack, now_s=now_s, pace=pace, again=True)
-        given_up = GiveUp(seq=link.said_last, code=code)
-        rest_s = _patience_s(link, link.given_up - 1, pace, chance) if link.given_up else 0.0
-        link = replace(link, probe=2, given_up=link.given_up + 1, rest_until_s=now_s + rest_s)
-        return link, (*effects, given_up)
+    is_named = ack.answers is not None
+    if is_named and link.probe and ack.answers not in link.said.at:
+        return link, ()  # of a message before
+    was_last = is_named or link.unanswered == 0
+    rows = link.said.rows if is_named or link.said.hello_at is None else 0
+    link = replace(link, unanswered=0 if is_named else link.unanswered)
+    if link.probe == 1 and was_last and rows == 1:
+        if is_named or not link.said.doubt:
+            return _given_up(link, ack, code, now_s=now_s, pace=pace, chance=chance)
+        link = replace(link, said=replace(link.said, doubt=link.said.doubt - 1))
     probe = link.probe
     if probe == 0 or was_last:
-        probe = max(1, (min(link.said, probe) if probe else link.said or pace.batch_rows) // 2)
+        probe = max(1, (min(rows, probe) if probe else rows or pace.batch_rows) // 2)
     link, effects = _rewound(link, ack, now_s=now_s, pace=pace, again=True)
     deadline_s = now_s + _patience_s(link, link.attempt, pace, chance)
     return replace(link, probe=probe, deadline_s=deadline_s), effects
+
+
+def _given_up(
+    link: Link, ack: Ack, code: str, *, now_s: float, pace: Pace, chance: float
+) -> tuple[Link, Sequence[Effect]]:
+    """The row that was alone in its message is the one that the cloud cannot read."""
+    given_up = GiveUp(seq=link.said.last, code=code)
+    link, effects = _rewound(link, ack, now_s=now_s, pace=pace, again=True)
+    rest_s = _patience_s(link, link.given_up - 1, pace, chance) if link.given_up else 0.0
+    link = replace(link, probe=2, given_up=link.given_up + 1, rest_until_s=now_s + rest_s)
+    return link, (*effects, given_up)
+
+
+def _answered(link: Link, ack: Ack) -> Link:
+    """Count an answer; in the search for a bad row, one of an earlier message counts nothing."""
+    known = link.said
+    if ack.answers is None and not link.unanswered:
+        return replace(link, said=replace(known, owed=max(0, known.owed - 1)))
+    if ack.answers is not None and link.probe and ack.answers not in (*known.at, known.hello_at):
+        return link
+    return replace(link, unanswered=max(0, link.unanswered - 1))
 
 
 def _rewound(

@@ -176,6 +176,7 @@ class Sink:
             resend_from=taking.resend_from,
             early=early.room_for(taken.stream),
             took=taking.took,
+            answers=batch.sent_at,
         )
         self._client.publish(f"aquacis/1/gateway/{gateway}/down", encode_ack(ack), qos=1)
 

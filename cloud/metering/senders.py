@@ -138,6 +138,7 @@ def answer_to(batch: Batch, decision: Decision, *, credit: int, cloud_at: int) -
         cloud_at=cloud_at,
         early=early.room_for(replace(decision.sender.stream, early=taking.early)),
         took=taking.took,
+        answers=batch.sent_at,
     )
 
 

@@ -253,6 +253,7 @@ class Metering:
             rejected=ack.rejected,
             early=ack.early,
             took=ack.took,
+            answers=ack.answers,
         )
 
     def _wait(self, message: bytes, topic_gateway: str) -> bytes | None:
@@ -270,7 +271,9 @@ class Metering:
         known = stream_store.stream_of(connection, gateway, batch.stream)
         connection.rollback()
         upto = 0 if known is None else known.upto
-        return self._answer(stream=batch.stream, upto=upto, resend_from=None, credit=0)
+        return self._answer(
+            stream=batch.stream, upto=upto, resend_from=None, credit=0, answers=batch.sent_at
+        )
 
     def _unreadable(
         self,
@@ -303,6 +306,7 @@ class Metering:
             upto=upto,
             resend_from=None if readable_later else upto + 1,
             rejected=((0, code),),
+            answers=uplink.claimed_sent(message),
         )
 
     def _bury(
@@ -346,6 +350,7 @@ class Metering:
         credit: int = CREDIT_ROWS,
         early: int = 0,
         took: int | None = None,
+        answers: int | None = None,
     ) -> bytes:
         ack = Ack(
             stream=stream,
@@ -356,5 +361,6 @@ class Metering:
             cloud_at=self._clock(),
             early=early,
             took=took,
+            answers=answers,
         )
         return uplink.encode_ack(ack)

@@ -33,6 +33,7 @@ from decoders.uplink import (
     RowKind,
     UnknownVersion,
     UplinkError,
+    claimed_sent,
     claimed_stream,
     decode_ack,
     decode_batch,
@@ -281,6 +282,20 @@ def test_rows_ahead_of_their_turn_are_marked_and_cost_nothing_where_there_are_no
     assert {"early", "took"}.isdisjoint(cbor2.loads(encode_ack(plain)))
     answer = replace(plain, early=512, took=7)
     assert decode_ack(encode_ack(answer)) == answer
+
+
+def test_an_answer_names_its_message_even_one_that_could_not_be_read() -> None:
+    plain = Ack(stream=STREAM, upto=3, credit=10, cloud_at=1)
+    assert {"sent", "seen"}.isdisjoint(cbor2.loads(encode_ack(plain)))
+    answer = replace(plain, answers=7)
+    assert decode_ack(encode_ack(answer)) == answer
+
+    batch = a_batch(a_row())
+    damaged = cbor2.dumps(cbor2.loads(encode_batch(batch)) | {"n": -1})
+    assert claimed_sent(damaged) == batch.sent_at
+    for other in ("soon", 1 << 63, None, True):
+        assert claimed_sent(cbor2.dumps({"sent": other})) is None
+    assert claimed_sent(b"") is None
 
 
 STEPS = (

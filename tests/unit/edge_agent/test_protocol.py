@@ -47,7 +47,13 @@ class Talk:
         if message is not None:
             last = message.first + message.rows - 1 if message.rows else 0
             self.link = published(
-                self.link, last=last, rows=message.rows, now_s=self.now_s, pace=PACE, chance=0.5
+                self.link,
+                last=last,
+                rows=message.rows,
+                now_s=self.now_s,
+                pace=PACE,
+                chance=0.5,
+                sent_at=int(self.now_s * 1e6),
             )
         return message
 
@@ -315,3 +321,33 @@ def test_a_lost_connection_ends_the_talk_and_the_next_begins_at_what_is_acknowle
 def test_a_pace_that_no_message_can_carry_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_rows"):
         Pace(batch_rows=0)
+
+
+@pytest.mark.parametrize("names", [True, False], ids=["it names the message", "an older cloud"])
+@pytest.mark.parametrize("late_s", [0.5, 25.0])
+def test_a_refusal_that_comes_late_makes_no_other_row_be_given_up(
+    names: bool, late_s: float
+) -> None:
+    talk, on_the_way = greeted(10), list[tuple[float, int, int, int]]()
+    for _ in range(8000):
+        talk.now_s += 0.1
+        while on_the_way and on_the_way[0][0] <= talk.now_s:
+            _, first, last, sent_at = on_the_way.pop(0)
+            acked, answers = talk.link.acked, sent_at if names else None
+            if first <= 3 <= last:
+                refused = ((0, "uplink_malformed"),)
+                talk.hear(acked, rejected=refused, resend_from=acked + 1, answers=answers)
+            elif first <= acked + 1:
+                talk.hear(max(acked, last), answers=answers)
+            else:
+                talk.hear(acked, resend_from=acked + 1, answers=answers)
+        if any(isinstance(effect, GiveUp) for effect in talk.effects):
+            break
+        message = talk.said()
+        if message is not None and message.rows:
+            last = message.first + message.rows - 1
+            sent_at = int(talk.now_s * 1e6)
+            on_the_way.append((talk.now_s + late_s, message.first, last, sent_at))
+
+    given_up = [effect.seq for effect in talk.effects if isinstance(effect, GiveUp)]
+    assert given_up == [3], talk.now_s
