@@ -162,6 +162,8 @@ class Ack:
     resend_from  send again from this seq, although it was acknowledged before
     early        rows that may come ahead of their turn, in one message at a time; 0 = none
     took         the newest row of the early message that this answers: all its rows are taken
+    seen         the newest row of the stream that the cloud was ever told of or got, before the
+                 message that this answers; an outbox that never had it has lost its tail
     answers      `sent` of the message that this answers, where it says one (key `sent`)
     """
 
@@ -175,6 +177,7 @@ class Ack:
     early: int = 0
     took: int | None = None
     answers: int | None = None
+    seen: int = 0
 
 
 def encode_batch(batch: Batch) -> bytes:
@@ -247,6 +250,8 @@ def encode_ack(ack: Ack) -> bytes:
     added: dict[str, int] = {"early": ack.early} if ack.early else {}
     if ack.took is not None:
         added["took"] = ack.took
+    if ack.seen:
+        added["seen"] = ack.seen
     if ack.answers is not None:
         added["sent"] = ack.answers
     return cbor2.dumps(
@@ -282,6 +287,7 @@ def decode_ack(message: bytes) -> Ack:
         cloud_at=instant(fields, "cloud_at"),
         early=seq_of(fields, "early"),
         took=seq_of(fields, "took") if "took" in fields else None,
+        seen=seq_of(fields, "seen"),
         answers=instant(fields, "sent") if "sent" in fields else None,
     )
 

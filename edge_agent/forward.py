@@ -15,6 +15,8 @@ from typing import Final
 from decoders.uplink import (
     MAX_GAPS,
     Batch,
+    Gap,
+    Lost,
     Row,
     UplinkError,
     decode_ack,
@@ -72,10 +74,7 @@ def message_of(
     """
     rows = _rows(outbox, asked, max_bytes=max_bytes)
     reach = rows[-1].seq if rows else outbox.head
-    declares = not asked.ahead and not asked.is_bare
-    gaps = outbox.gaps(asked.first, rows) if declares else ()
-    if len(gaps) == MAX_GAPS:  # what lies before them must be told first
-        rows = tuple(row for row in rows if row.seq < gaps[-1].first)
+    rows, gaps, lost = _with_gaps(outbox, asked, rows)
     sent_at = clock.now_us()
     if asked.ahead and not rows:
         return None, Published(last=0, sent_at=sent_at, ahead=asked.ahead, reach=reach)
@@ -89,10 +88,10 @@ def message_of(
         capabilities=CAPABILITIES,
         echo_cloud_at=echo.cloud_at,
         echo_age_us=max(0, clock.ticks_us() - echo.ticks_us) if echo.cloud_at else 0,
-        head=outbox.head,
+        head=outbox.head if asked.opened is None else asked.opened,
         head_at=outbox.head_at,
         acked=outbox.acked,
-        lost=clock_steps.dated(steps, outbox.lost_from(outbox.acked + 1)) if declares else (),
+        lost=clock_steps.dated(steps, lost),
         gaps=clock_steps.dated(steps, gaps),
         steps=clock_steps.of_stretch(steps, [row.seq for row in rows]),
         early=bool(asked.ahead),
@@ -103,6 +102,18 @@ def message_of(
     return batch, Published(
         last=last, rows=len(rows), sent_at=sent_at, ahead=asked.ahead, reach=reach
     )
+
+
+def _with_gaps(
+    outbox: Outbox, asked: Publish, rows: tuple[Row, ...]
+) -> tuple[tuple[Row, ...], tuple[Gap, ...], tuple[Lost, ...]]:
+    """Return the rows with what is gone around them, where the message may declare it."""
+    if asked.ahead or asked.opened is not None:
+        return rows, (), ()
+    gaps = outbox.gaps(asked.first, rows)
+    if len(gaps) == MAX_GAPS:  # what lies before them must be told first
+        rows = tuple(row for row in rows if row.seq < gaps[-1].first)
+    return rows, gaps, outbox.lost_from(outbox.acked + 1)
 
 
 def _last_asked(asked: Publish) -> int:

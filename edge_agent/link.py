@@ -72,13 +72,14 @@ class Publish:
     """Send up to `rows` rows from `first` on; none = hello. Answer with `published`.
 
     ahead     rows of this kind, ahead of their turn
-    is_bare   nothing may be declared lost: the answer is to say what the cloud holds by itself
+    opened    where the answer is to say what the cloud holds of this file: the head when the agent
+              started. No later row may be told of, nor any be declared lost
     """
 
     first: int
     rows: int
     ahead: Ahead = Ahead.NONE
-    is_bare: bool = False
+    opened: int | None = None
 
 
 @value
@@ -91,7 +92,7 @@ class Acknowledge:
 
 @value
 class RestartStream:
-    """The cloud holds rows that this outbox never wrote: it was put back from an old copy."""
+    """The cloud knows of rows that this outbox never had: it is an old copy, or lost its tail."""
 
 
 @value

@@ -115,7 +115,7 @@ def acknowledged(
     """Take an ack; one of another stream changes nothing."""
     if ack.stream != link.stream:
         return link, ()
-    if ack.upto > (link.head if link.opened is None else link.opened):
+    if max(ack.upto, ack.seen) > (link.head if link.opened is None else link.opened):
         return link, (RestartStream(),)
     link = replace(
         _answered(link, ack),
@@ -161,7 +161,7 @@ def next_message(
     link: Link, *, now_s: float, pace: Pace, chance: float, news: bool
 ) -> tuple[Link, Publish | None]:
     """Return what to send now, if anything. `news`: health has changed since the last message."""
-    hello = Publish(first=link.sent + 1, rows=0, is_bare=link.opened is not None)
+    hello = Publish(first=link.sent + 1, rows=0, opened=link.opened)
     if not link.connected:
         return link, None
     if not link.greeted:

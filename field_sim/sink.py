@@ -164,7 +164,9 @@ class Sink:
                 stream=taken.stream, seqs=seqs, lost=batch.lost, acked=batch.acked
             )
         self._count(batch, taken, taking, seqs)
-        taken.stream = replace(taken.stream, upto=taking.upto, early=taking.early)
+        seen = early.seen(taken.stream)
+        head = max(taken.stream.head, batch.head)
+        taken.stream = replace(taken.stream, upto=taking.upto, head=head, early=taking.early)
         if self._draw.random() < self.trouble.answer_lost:
             self.counts.answers_lost += 1
             return
@@ -177,6 +179,7 @@ class Sink:
             early=early.room_for(taken.stream),
             took=taking.took,
             answers=batch.sent_at,
+            seen=seen,
         )
         self._client.publish(f"aquacis/1/gateway/{gateway}/down", encode_ack(ack), qos=1)
 

@@ -28,6 +28,11 @@ def known_among(stream: Stream, seqs: Int64s) -> frozenset[int]:
     return frozenset(np.flatnonzero(held).tolist())
 
 
+def seen(stream: Stream) -> int:
+    """Return the newest row that a gateway told of or sent: it has used the numbers up to it."""
+    return max(stream.head, stream.upto, stream.early[-1][1] if stream.early else 0)
+
+
 def room_for(stream: Stream) -> int:
     """Return how many rows may come early in one message; 0 while too many ranges are open."""
     return EARLY_ROWS if len(stream.early) + EARLY_ROWS <= MOST_RANGES else 0

@@ -139,6 +139,7 @@ def answer_to(batch: Batch, decision: Decision, *, credit: int, cloud_at: int) -
         early=early.room_for(replace(decision.sender.stream, early=taking.early)),
         took=taking.took,
         answers=batch.sent_at,
+        seen=early.seen(decision.sender.stream),
     )
 
 

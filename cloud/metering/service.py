@@ -254,6 +254,7 @@ class Metering:
             early=ack.early,
             took=ack.took,
             answers=ack.answers,
+            seen=ack.seen,
         )
 
     def _wait(self, message: bytes, topic_gateway: str) -> bytes | None:
@@ -351,6 +352,7 @@ class Metering:
         early: int = 0,
         took: int | None = None,
         answers: int | None = None,
+        seen: int = 0,
     ) -> bytes:
         ack = Ack(
             stream=stream,
@@ -362,5 +364,6 @@ class Metering:
             early=early,
             took=took,
             answers=answers,
+            seen=seen,
         )
         return uplink.encode_ack(ack)

@@ -287,7 +287,7 @@ def test_rows_ahead_of_their_turn_are_marked_and_cost_nothing_where_there_are_no
 def test_an_answer_names_its_message_even_one_that_could_not_be_read() -> None:
     plain = Ack(stream=STREAM, upto=3, credit=10, cloud_at=1)
     assert {"sent", "seen"}.isdisjoint(cbor2.loads(encode_ack(plain)))
-    answer = replace(plain, answers=7)
+    answer = replace(plain, answers=7, seen=9)
     assert decode_ack(encode_ack(answer)) == answer
 
     batch = a_batch(a_row())

@@ -213,6 +213,29 @@ def test_an_ack_beyond_the_head_means_that_the_outbox_is_an_old_copy() -> None:
     assert talk.link.stream == b"t" * 16
 
 
+def test_an_outbox_that_lost_rows_it_had_told_of_gives_their_numbers_to_no_others() -> None:
+    talk = Talk(Link(stream=STREAM, head=90, opened=90, acked=85))
+    talk.connect()
+    talk.hold(100)
+    assert talk.said() == Publish(first=86, rows=0, opened=90), "the ten new ones are not told of"
+
+    talk.hear(85, seen=100)
+
+    assert talk.effects == [RestartStream()]
+
+
+def test_an_outbox_that_has_all_it_ever_told_of_goes_on() -> None:
+    talk = Talk(Link(stream=STREAM, head=90, opened=90, acked=85))
+    talk.connect()
+    talk.hold(100)
+    talk.said()
+
+    talk.hear(85, seen=90)
+    talk.hear(85, seen=100)
+
+    assert talk.effects == []
+
+
 def test_an_ack_of_another_stream_says_nothing() -> None:
     talk = greeted(5)
     before = talk.link

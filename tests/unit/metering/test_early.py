@@ -37,6 +37,13 @@ def test_the_same_rows_ahead_again_are_answered_and_not_taken() -> None:
     assert taking.early == ((7, 7), (100, 102))
 
 
+def test_the_numbers_a_gateway_has_used_are_those_it_told_of_or_sent() -> None:
+    told = replace(STREAM, upto=5, head=20)
+
+    assert early.seen(told) == 20
+    assert early.seen(replace(told, early=((7, 9), (30, 31)))) == 31
+
+
 def test_in_order_they_are_passed_over() -> None:
     stream = replace(STREAM, early=((2, 2), (4, 4), (9, 9)))
 
