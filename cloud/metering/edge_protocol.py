@@ -63,6 +63,7 @@ def take(
     lost: Sequence[Lost],
     acked: int,
     gaps: Sequence[Gap] = (),
+    head: int = SEQ_MAX,
 ) -> Taking:
     """Decide which rows of a batch follow on what is stored.
 
@@ -70,12 +71,11 @@ def take(
     lost   ranges the gateway declares lost
     gaps   the same of this message's stretch, exact; they go before `lost`
     acked  up to where the gateway believes itself acknowledged; beyond `upto`: we were restored
+    head   the newest row the gateway has: none behind it can be lost
     """
     upto = stream.upto
     begin = end = int(np.searchsorted(seqs, upto, side="right"))
-    losses: list[Loss] = []
-    declared = Declared(gaps)
-    ranges = sorted((one for one in lost if one.last <= SEQ_MAX), key=lambda one: one.first)
+    declared = Declared(gaps, lost, upto=min(head, SEQ_MAX))
     while True:
         run = _run_after(seqs[end:], upto)
         if run:
@@ -85,17 +85,12 @@ def take(
         if known_to is not None:
             upto, end = known_to, int(np.searchsorted(seqs, known_to, side="right"))
             continue
-        exact = declared.gap_with(upto + 1)
-        if (gap := exact or _range_with(ranges, upto + 1)) is None:
-            break
         held_from = min(_first(seqs[end:]), early.next_start(stream.early, upto))
-        last = min(gap.last, held_from - 1)
-        if exact is not None:
-            declared.pass_over(exact, upto + 1, last)
-        else:
-            losses.append(_declared(stream.stream, upto + 1, last, gap))
-        upto = last
-    losses += declared.losses(stream.stream)
+        passed = declared.passed_over(upto + 1, held_from - 1)
+        if passed is None:
+            break
+        upto = passed
+    losses = declared.losses(stream.stream)
     forgotten = end == begin and not losses and (acked > upto or stream.resend)
     return Taking(
         begin=begin,
@@ -158,21 +153,5 @@ def _run_after(seqs: Int64s, upto: int) -> int:
     return int(breaks[0]) if len(breaks) else len(seqs)
 
 
-def _range_with(ranges: Sequence[Lost], seq: int) -> Lost | None:
-    return next((one for one in ranges if one.first <= seq <= one.last), None)
-
-
 def _first(seqs: Int64s) -> int:
     return int(seqs[0]) if len(seqs) else early.NEVER
-
-
-def _declared(stream: bytes, first: int, last: int, gap: Lost | Gap) -> Loss:
-    return Loss(
-        stream=stream,
-        first_seq=first,
-        last_seq=last,
-        reason="declared",
-        certain=True,
-        from_at=gap.from_at,
-        to_at=gap.to_at,
-    )

@@ -121,7 +121,12 @@ def taking_of(sender: Sender, batch: Batch, up: Uplinked) -> Taking:
     if batch.early:
         return edge_protocol.take_early(stream=sender.stream, seqs=up.seq, acked=batch.acked)
     return edge_protocol.take(
-        stream=sender.stream, seqs=up.seq, lost=batch.lost, gaps=batch.gaps, acked=batch.acked
+        stream=sender.stream,
+        seqs=up.seq,
+        lost=batch.lost,
+        gaps=batch.gaps,
+        acked=batch.acked,
+        head=batch.head,
     )
 
 

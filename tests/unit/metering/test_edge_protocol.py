@@ -146,3 +146,15 @@ def test_even_when_all_it_told_of_came_the_possible_loss_is_reported() -> None:
 
     assert loss is not None
     assert (loss.first_seq, loss.last_seq, loss.certain) == (11, None, False)
+
+
+def test_nothing_is_lost_behind_the_newest_row_that_a_gateway_has() -> None:
+    gap = Gap(first=11, count=(1 << 63) - 11, kind=LossKind.MIXED, from_at=0, to_at=0)
+    lost = Lost(first=11, last=(1 << 64) - 1, from_at=0, to_at=0)
+
+    for declared in ({"gaps": [gap], "lost": ()}, {"gaps": (), "lost": [lost]}):
+        taking = take(stream=STREAM, seqs=seqs(), acked=10, head=20, **declared)
+        assert (taking.upto, [each.last_seq for each in taking.losses]) == (20, [20])
+
+    whatever = take(stream=STREAM, seqs=seqs(), lost=[lost], acked=10, head=(1 << 63) - 1)
+    assert whatever.upto < 1 << 62, "a column must hold the next number, too"
