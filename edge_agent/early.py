@@ -5,7 +5,8 @@ minute, should not wait for that. So copies of such rows go first, in messages o
 the cloud marks as taken; in order they come again and are passed over. What is acknowledged stays
 contiguous, and nothing depends on a copy: it may be lost, doubled or refused.
 
-One such message is under way at a time, of at most as many rows as the cloud says. Pure.
+One such message is under way at a time, of at most as many rows as the cloud says; alerts and
+live rows take turns, so that neither waits for the other, even where one is not taken. Pure.
 """
 
 from __future__ import annotations
@@ -96,11 +97,11 @@ def next_ahead(early: Early, *, acked: int, head: int, credit: int, now_s: float
         return None
     if now_s < early.spoke_s + EACH_S or (early.under_way and now_s < early.deadline_s):
         return None
-    alerts = max(early.alerts, acked)
-    if alerts < early.since:
+    alerts, live = max(early.alerts, acked), max(early.live, acked)
+    alerts_wait, live_waits = alerts < early.since, live < head
+    if alerts_wait and not (live_waits and early.kind == Ahead.ALERTS):  # else: in turn
         return Asked(kind=Ahead.ALERTS, first=alerts + 1, rows=early.rows)
-    live = max(early.live, acked)
-    if live < head:
+    if live_waits:
         return Asked(kind=Ahead.LIVE, first=live + 1, rows=early.rows)
     return None
 

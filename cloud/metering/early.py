@@ -18,6 +18,7 @@ Ranges = tuple[tuple[int, int], ...]
 EARLY_ROWS = 512  # in one message: a share of the credit that delays the rest by little
 NEVER = 1 << 63  # above every row number
 MOST_RANGES = 1024  # of one stream; alerts of a month are hundreds, and a row of ranges 16 KiB
+FOR_LIVE = 64  # of them: alerts lie one by one, what is heard meanwhile makes a range that grows
 
 
 def known_among(stream: Stream, seqs: Int64s) -> frozenset[int]:
@@ -35,7 +36,15 @@ def seen(stream: Stream) -> int:
 
 def room_for(stream: Stream) -> int:
     """Return how many rows may come early in one message; 0 while too many ranges are open."""
-    return EARLY_ROWS if len(stream.early) + EARLY_ROWS <= MOST_RANGES else 0
+    left = MOST_RANGES - len(stream.early)
+    scattered = min(EARLY_ROWS, left - FOR_LIVE)
+    return scattered if scattered > 0 else EARLY_ROWS if left > 0 else 0
+
+
+def has_room(before: Ranges, after: Ranges) -> bool:
+    """Say whether rows may be taken early that make these ranges of those."""
+    grows = len(after) <= len(before) + 1
+    return len(after) <= MOST_RANGES - (0 if grows else FOR_LIVE)
 
 
 def added(stream: Stream, seqs: Int64s) -> Ranges:

@@ -106,7 +106,8 @@ def take(
 def take_early(*, stream: Stream, seqs: Int64s, acked: int) -> Taking:
     """Decide which rows of a batch of copies, ahead of their turn, are new."""
     skip = early.known_among(stream, seqs)
-    has_room = early.room_for(stream) >= len(seqs) or len(skip) == len(seqs)
+    added = early.added(stream, seqs)
+    has_room = early.has_room(stream.early, added) or len(skip) == len(seqs)
     forgotten = acked > stream.upto or stream.resend
     return Taking(
         begin=0,
@@ -115,7 +116,7 @@ def take_early(*, stream: Stream, seqs: Int64s, acked: int) -> Taking:
         losses=(),
         resend_from=stream.upto + 1 if forgotten else None,
         skip=skip if has_room else frozenset(),
-        early=early.added(stream, seqs) if has_room else stream.early,
+        early=added if has_room else stream.early,
         took=int(seqs[-1]) if has_room and len(seqs) else None,
     )
 

@@ -56,6 +56,20 @@ def test_alerts_of_the_backlog_go_first_then_what_is_heard_meanwhile() -> None:
     assert third == Publish(first=1, rows=100), "in order, as if nothing had gone ahead"
 
 
+def test_alerts_that_the_cloud_has_no_room_for_do_not_hold_up_what_is_heard_meanwhile() -> None:
+    link = protocol.committed(draining(), first=1, head=1003, now_s=0.0)
+    link, first = asked(link, 0.0)
+    assert first is not None and first.ahead == Ahead.ALERTS
+    link = ahead(link, kind=Ahead.ALERTS, last=700, reach=700, now_s=0.0)
+
+    second = early.next_ahead(link.early, acked=0, head=1003, credit=200, now_s=60.0)
+    assert second == early.Asked(kind=Ahead.LIVE, first=1001, rows=50)
+    link = took(ahead(link, kind=Ahead.LIVE, last=1003, reach=1003, now_s=60.0), 1003, 60.1)
+
+    third = early.next_ahead(link.early, acked=0, head=1003, credit=200, now_s=62.0)
+    assert third == early.Asked(kind=Ahead.ALERTS, first=1, rows=50)
+
+
 def test_what_goes_ahead_leaves_the_credit_and_the_numbers_in_order_alone() -> None:
     link = draining()
 

@@ -82,8 +82,26 @@ def test_an_exact_gap_does_not_cover_it_either() -> None:
     assert taking.upto == 7
 
 
+def test_after_many_alerts_there_is_still_room_for_what_is_heard_meanwhile() -> None:
+    stream, taken = replace(STREAM, head=200_000), 0
+    for first in range(10, 20_000, 2560):
+        alerts = seqs(*range(first, first + 2560, 10))
+        room = early.room_for(stream)
+        taking = edge_protocol.take_early(stream=stream, seqs=alerts[:room], acked=0)
+        stream, taken = replace(stream, early=taking.early), taken + taking.rows
+
+    assert taken == early.MOST_RANGES - early.FOR_LIVE
+
+    for first in range(100_000, 110_000, early.EARLY_ROWS):
+        assert early.room_for(stream) == early.EARLY_ROWS
+        live = seqs(*range(first, first + early.EARLY_ROWS))
+        taking = edge_protocol.take_early(stream=stream, seqs=live, acked=0)
+        assert taking.rows == early.EARLY_ROWS
+        stream = replace(stream, early=taking.early)
+
+
 def test_nothing_is_taken_ahead_while_too_many_ranges_are_open() -> None:
-    many = tuple((3 * i, 3 * i) for i in range(1, early.MOST_RANGES))
+    many = tuple((3 * i, 3 * i) for i in range(1, early.MOST_RANGES + 1))
     stream = replace(STREAM, early=many)
 
     taking = edge_protocol.take_early(stream=stream, seqs=seqs(100_000), acked=0)
