@@ -46,8 +46,11 @@ NO_SUCH_VERSION: Final = 0x84  # CONNACK of MQTT 5; paho gives it for the 0x01 o
 class Listener(Protocol):
     """What is told of the connection, in the client's own thread: return soon."""
 
-    def stands(self, version: str) -> None:
-        """Connected, and the subscription was granted. The version is "3.1.1" or "5"."""
+    def stands(self, version: str, *, most_packet: int = 0) -> None:
+        """Connected, and the subscription was granted. The version is "3.1.1" or "5".
+
+        most_packet   the longest packet that the broker takes, bytes; 0 = it does not say
+        """
 
     def ended(self, reason: str) -> None:
         """The connection is gone, or was never made."""
@@ -197,10 +200,11 @@ class Connection:
         _data: object,
         _flags: object,
         code: ReasonCode,
-        _properties: Properties | None,
+        properties: Properties | None,
     ) -> None:
         assert isinstance(client, Client)
         client.answered = True
+        client.most_packet = int(getattr(properties, "MaximumPacketSize", 0))
         if not code.is_failure:
             client.subscribe(self._topic, qos=1)
             return
@@ -224,7 +228,8 @@ class Connection:
         if any(refused(code) for code in codes):
             self._listener.subscription_refused()
             return
-        self._listener.stands("5" if client.is_5 else "3.1.1")
+        version = "5" if client.is_5 else "3.1.1"
+        self._listener.stands(version, most_packet=client.most_packet)
 
     def _on_publish(
         self, _client: mqtt.Client, _data: object, mid: int, code: ReasonCode, _p: object
@@ -279,6 +284,7 @@ class Client(mqtt.Client):
         self._at = broker
         self.over = threading.Event()
         self.answered = self.worked = self.try_other_version = False
+        self.most_packet = 0  # bytes; 0: the broker did not say
         self.useless = ""  # why it is to be given up
         self.moved_s = float("-inf")  # when the other end last took bytes of a message
         self._sent = self._taken = self._on_the_way = 0  # bytes

@@ -29,13 +29,14 @@ from edge_agent.clock import Clock
 from edge_agent.connection import Connection
 from edge_agent.early import Ahead
 from edge_agent.inputs import AckReceived, Connected, Delivered, Disconnected, Published
-from edge_agent.line import BATCH_BYTES, Line
+from edge_agent.line import BATCH_BYTES, Line, gaps_beside
 from edge_agent.mqtt import Broker, SubscriptionRefused
 from edge_agent.outbox import Outbox
 from edge_agent.protocol import Publish
 from edge_agent.sources.port import Inbox
 
-CAPABILITIES: Final = ("wmbus", "lorawan", "leaks.continuous", "leaks.burst", "profile.lean")
+CAPABILITIES: Final = ("wmbus", "lorawan", "leaks.continuous", "leaks.burst")
+LEAN: Final = "profile_lean"  # the figure of the health that says so
 HEALTH_ENTRIES: Final = 60  # the codec takes 64
 
 
@@ -74,7 +75,7 @@ def message_of(
     """
     rows = _rows(outbox, asked, max_bytes=max_bytes)
     reach = rows[-1].seq if rows else outbox.head
-    rows, gaps, lost = _with_gaps(outbox, asked, rows)
+    rows, gaps, lost = _with_gaps(outbox, asked, rows, most=gaps_beside(max_bytes, MAX_GAPS))
     sent_at = clock.now_us()
     if asked.ahead and not rows:
         return None, Published(last=0, sent_at=sent_at, ahead=asked.ahead, reach=reach)
@@ -85,7 +86,7 @@ def message_of(
         sent_at=sent_at,
         started_at=outbox.started_at,
         agent=agent,
-        capabilities=CAPABILITIES,
+        capabilities=(*CAPABILITIES, "profile.lean" if health.get(LEAN) else "profile.full"),
         echo_cloud_at=echo.cloud_at,
         echo_age_us=max(0, clock.ticks_us() - echo.ticks_us) if echo.cloud_at else 0,
         head=outbox.head if asked.opened is None else asked.opened,
@@ -98,27 +99,31 @@ def message_of(
         health=dict(list(health.items())[:HEALTH_ENTRIES]),
         traceparent=traceparent,
     )
-    last = rows[-1].seq if rows else _last_asked(asked)
+    last = rows[-1].seq if rows else _last_gone(asked, gaps)
     return batch, Published(
         last=last, rows=len(rows), sent_at=sent_at, ahead=asked.ahead, reach=reach
     )
 
 
 def _with_gaps(
-    outbox: Outbox, asked: Publish, rows: tuple[Row, ...]
+    outbox: Outbox, asked: Publish, rows: tuple[Row, ...], *, most: int
 ) -> tuple[tuple[Row, ...], tuple[Gap, ...], tuple[Lost, ...]]:
     """Return the rows with what is gone around them, where the message may declare it."""
     if asked.ahead or asked.opened is not None:
         return rows, (), ()
-    gaps = outbox.gaps(asked.first, rows)
-    if len(gaps) == MAX_GAPS:  # what lies before them must be told first
+    gaps = outbox.gaps(asked.first, rows)[:most]
+    if len(gaps) == most:  # what lies before them must be told first
         rows = tuple(row for row in rows if row.seq < gaps[-1].first)
     return rows, gaps, outbox.lost_from(outbox.acked + 1)
 
 
-def _last_asked(asked: Publish) -> int:
-    """Return the last row that was asked for: where none is left, all of them were given up."""
-    return asked.first + asked.rows - 1 if asked.rows else 0
+def _last_gone(asked: Publish, gaps: tuple[Gap, ...]) -> int:
+    """Return how far a message without a row goes: what it declares, else all that was asked for
+    was given up; 0 for a hello.
+    """
+    if not asked.rows:
+        return 0
+    return gaps[-1].last if gaps else asked.first + asked.rows - 1
 
 
 def _rows(outbox: Outbox, asked: Publish, *, max_bytes: int) -> tuple[Row, ...]:
@@ -131,7 +136,12 @@ def _rows(outbox: Outbox, asked: Publish, *, max_bytes: int) -> tuple[Row, ...]:
 
 @value
 class Begun:
-    """A connection began or ended: nothing is under way on the next."""
+    """A connection began or ended: nothing is under way on the next.
+
+    most_packet   the longest packet that its broker takes, bytes; 0 = it does not say
+    """
+
+    most_packet: int = 0
 
 
 @value
@@ -207,7 +217,7 @@ class CloudLink:
         while not self._told.empty():
             told = self._told.get()
             if isinstance(told, Begun):
-                self._line.begins()
+                self._line.begins(most_packet=told.most_packet)
                 continue
             rows = self._line.delivered(told.mid, now_s=told.at_s)
             if rows:
@@ -216,9 +226,10 @@ class CloudLink:
     def stop(self) -> None:
         self._connection.stop()
 
-    def stands(self, version: str) -> None:
-        self._told.put(Begun())
-        self._log("connected", broker=self._broker.address, mqtt=version)
+    def stands(self, version: str, *, most_packet: int = 0) -> None:
+        self._told.put(Begun(most_packet=most_packet))
+        said = {"most_packet": most_packet} if most_packet else {}
+        self._log("connected", broker=self._broker.address, mqtt=version, **said)
         self._inbox.put_now(Connected())
 
     def ended(self, reason: str) -> None:

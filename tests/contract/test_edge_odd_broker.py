@@ -86,6 +86,18 @@ def test_a_broker_that_swallows_messages_does_not_make_the_gateway_mute(
     wait_for(lambda: len(end.broker.received) == line.UNDER_WAY + 1)
 
 
+def test_messages_are_no_longer_than_the_broker_takes(ends: Callable[..., Ends]) -> None:
+    end = ends(OddBroker(max_packet=40_000), version="5")
+
+    for _ in range(12):
+        wait_for(lambda: end.link.is_free)
+        end.link.publish(message(end.link.max_bytes))
+    wait_for(lambda: len(end.broker.received) == 12)
+
+    assert (end.broker.refused, end.broker.accepted) == ([], 1)
+    assert max(end.broker.received) > 15_000
+
+
 def test_a_long_message_on_a_line_that_turned_slow_is_let_through(
     ends: Callable[..., Ends],
 ) -> None:

@@ -59,7 +59,7 @@ def test_alerts_of_the_backlog_go_first_then_what_is_heard_meanwhile() -> None:
 def test_alerts_that_the_cloud_has_no_room_for_do_not_hold_up_what_is_heard_meanwhile() -> None:
     link = protocol.committed(draining(), first=1, head=1003, now_s=0.0)
     link, first = asked(link, 0.0)
-    assert first is not None and first.ahead == Ahead.ALERTS
+    assert first == Publish(first=1, rows=50, ahead=Ahead.ALERTS)
     link = ahead(link, kind=Ahead.ALERTS, last=700, reach=700, now_s=0.0)
 
     second = early.next_ahead(link.early, acked=0, head=1003, credit=200, now_s=60.0)

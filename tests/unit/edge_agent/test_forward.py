@@ -11,7 +11,7 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from decoders.uplink import Batch, pack_rows
+from decoders.uplink import MAX_GAPS, Batch, pack_rows
 from edge_agent import forward, protocol
 from edge_agent.clock import SystemClock
 from edge_agent.config import read_config
@@ -20,11 +20,14 @@ from edge_agent.forward import CloudLink
 from edge_agent.line import (
     BATCH_BYTES,
     FIRST_BYTES,
+    HEAD_BYTES,
     LEAST_BYTES,
     UNDER_WAY,
     Line,
+    gaps_beside,
 )
 from edge_agent.mqtt import Broker, CertificateUnusable, broker_at
+from edge_agent.outbox import Outbox
 from edge_agent.protocol import Link, Pace
 from edge_agent.settings_text import ConfigError
 from edge_agent.sources.port import Inbox
@@ -72,6 +75,40 @@ def test_few_messages_are_under_way_and_those_of_a_lost_connection_make_the_next
     assert [*free, line.is_free] == [True, True, False, True]
     assert line.max_bytes == FIRST_BYTES // 2
     assert line.delivered(0, now_s=0.1) == 0, "an answer to the connection before"
+
+
+def test_a_message_with_all_its_gaps_fits_in_the_packet_that_the_broker_takes() -> None:
+    line = Line(keepalive_s=40)
+    for packet in (16_384, 65_536, 262_144, 1 << 28):
+        line.begins(most_packet=packet)
+        for _ in range(20):
+            delivered(line, took_s=0.1)
+
+        gaps = gaps_beside(line.max_bytes, MAX_GAPS)
+        assert HEAD_BYTES + line.max_bytes + 33 * gaps <= packet
+        assert 1 < gaps <= MAX_GAPS
+
+    assert line.max_bytes == BATCH_BYTES
+    assert gaps_beside(BATCH_BYTES, MAX_GAPS) == MAX_GAPS
+
+
+@pytest.mark.parametrize(("figures", "told"), [({"profile_lean": 1}, "lean"), ({}, "full")])
+def test_the_profile_is_told_as_it_is(tmp_path: Path, figures: dict[str, int], told: str) -> None:
+    outbox = Outbox(tmp_path / "outbox.db", new_stream=lambda: bytes(16), now_us=1)
+
+    batch, _ = forward.message_of(
+        outbox,
+        protocol.Publish(first=1, rows=0),
+        gateway="gw-a",
+        agent="1",
+        clock=SystemClock(),
+        echo=forward.Echo(),
+        health=figures,
+        traceparent="",
+    )
+
+    assert batch is not None
+    assert [each for each in batch.capabilities if "profile" in each] == [f"profile.{told}"]
 
 
 def test_a_puback_is_missing_two_keep_alives_after_the_last_byte_went_out() -> None:
