@@ -301,7 +301,7 @@ def claimed_stream(message: bytes) -> bytes | None:
 def claimed_sent(message: bytes) -> int | None:
     """Return when a message that could not be read claims to be sent, µs, where it says so."""
     sent = _claimed(message, "sent")
-    return sent if is_int(sent) and abs(sent) <= INSTANT_MAX else None
+    return sent if isinstance(sent, int) and is_int(sent) and abs(sent) <= INSTANT_MAX else None
 
 
 def _claimed(message: bytes, name: str) -> object:

@@ -171,7 +171,9 @@ def test_the_agent_scans_its_own_memory_and_reports_what_it_found(tmp_path: Path
     told = inbox.get(0)
     assert isinstance(told, Scanned)
     assert said == ["scanned"]
-    assert scan.read_nights(tmp_path / "nights.cbor") == {"KAW-00000001": bytes([5])}
+    # without SciPy the memories are not even read
+    nights = {"KAW-00000001": bytes([5])} if HAS_SCIPY else {}
+    assert scan.read_nights(tmp_path / "nights.cbor") == nights
     state = reduction.State(policy=reduction.Policy())
     _, (stored,) = reduction.scanned(state, told, Now(at=7, wall_s=0.0))
     assert isinstance(stored, Store)

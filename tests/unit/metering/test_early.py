@@ -49,7 +49,7 @@ def test_in_order_they_are_passed_over() -> None:
 
     taking = edge_protocol.take(stream=stream, seqs=seqs(1, 2, 3), lost=(), acked=0)
 
-    assert (taking.begin, taking.end, taking.skip, taking.rows) == (0, 3, {1}, 2)
+    assert (taking.begin, taking.end, taking.skip, taking.rows) == (0, 3, frozenset({1}), 2)
     assert taking.upto == 4
     assert taking.early == ((9, 9),)
 
