@@ -7,13 +7,12 @@ A cloud that does not know the key goes by `lost` alone and asks again more ofte
 
 from __future__ import annotations
 
-import sys
-from array import array
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
-from decoders.uplink_fields import SEQ_MAX, Malformed, octets
+from decoders.uplink_columns import pack_records, read_records
+from decoders.uplink_fields import SEQ_MAX, Malformed
 from decoders.value import value
 
 MAX_GAPS = 4096  # of 33 bytes each: an eighth of a message
@@ -57,35 +56,16 @@ class Gap:
 
 def pack_gaps(gaps: Sequence[Gap]) -> dict[str, bytes]:
     """Return the columns of at most MAX_GAPS gaps in rising order."""
-    packed = {}
-    for name, code in GAP_COLUMNS.items():
-        column = array(code, [int(getattr(gap, name)) for gap in gaps])
-        if sys.byteorder == "big":
-            column.byteswap()
-        packed[name] = column.tobytes()
-    return packed
+    return pack_records(gaps, GAP_COLUMNS)
 
 
 def read_gaps(fields: Mapping[str, Any]) -> tuple[Gap, ...]:
     """Read the key `gaps` of a message, () where it has none. Raises Malformed."""
-    given = fields.get("gaps")
-    if given is None:
-        return ()
-    if not isinstance(given, dict):
-        raise Malformed("gaps: a map of packed columns is expected")
-    count = len(octets(given, "kind"))
-    if count > MAX_GAPS:
-        raise Malformed(f"gaps: {count} of them, at most {MAX_GAPS} are read")
-    columns = []
-    for name, code in GAP_COLUMNS.items():
-        column = array(code)
-        column.frombytes(octets(given, name, exactly=count * column.itemsize))
-        if sys.byteorder == "big":
-            column.byteswap()
-        columns.append(column)
     gaps = []
     before = 0
-    for first, rows, kind, from_at, to_at in zip(*columns, strict=True):
+    for first, rows, kind, from_at, to_at in read_records(
+        fields, "gaps", GAP_COLUMNS, at_most=MAX_GAPS
+    ):
         if not before < first <= SEQ_MAX or not 1 <= rows <= SEQ_MAX - first + 1:
             raise Malformed(f"gaps: {rows} rows from {first} on, after row {before}")
         known = LossKind(kind) if kind <= max(LossKind) else LossKind.MIXED

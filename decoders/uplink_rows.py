@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum, IntFlag
@@ -10,6 +9,7 @@ from itertools import islice
 from operator import lt
 from typing import Any
 
+from decoders import uplink_columns
 from decoders.uplink_fields import Malformed, Oversized, octets, seq_of
 from decoders.value import value
 
@@ -81,7 +81,7 @@ class Rows:
     payload: bytes
 
     def column(self, name: str) -> array[int]:
-        return _unpacked(COLUMNS[name], self.columns[name])
+        return uplink_columns.unpacked(COLUMNS[name], self.columns[name])
 
     def __len__(self) -> int:
         return self.count
@@ -104,7 +104,7 @@ def pack_rows(rows: Iterable[Row]) -> Rows:
         for name, column in columns.items():
             column.append(len(row.payload) if name == "length" else int(getattr(row, name)))
         payloads.append(row.payload)
-    packed = {name: _packed(column) for name, column in columns.items()}
+    packed = {name: uplink_columns.packed(column) for name, column in columns.items()}
     return Rows(count=len(payloads), columns=packed, payload=b"".join(payloads))
 
 
@@ -141,17 +141,3 @@ def read_rows(fields: Mapping[str, Any]) -> Rows:
 def _row(fields: dict[str, int], payload: bytes) -> Row:
     kind, flags = RowKind(fields.pop("kind")), RowFlag(fields.pop("flags"))
     return Row(kind=kind, flags=flags, payload=payload, **fields)
-
-
-def _packed(column: array[int]) -> bytes:
-    if sys.byteorder == "big":
-        column.byteswap()
-    return column.tobytes()
-
-
-def _unpacked(code: str, packed: bytes) -> array[int]:
-    column = array(code)
-    column.frombytes(packed)
-    if sys.byteorder == "big":
-        column.byteswap()
-    return column

@@ -7,12 +7,11 @@ added first. A cloud that does not know the key believes such rows less, or wron
 
 from __future__ import annotations
 
-import sys
-from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from decoders.uplink_fields import INSTANT_MAX, SEQ_MAX, Malformed, octets
+from decoders.uplink_columns import pack_records, read_records
+from decoders.uplink_fields import INSTANT_MAX, SEQ_MAX, Malformed
 from decoders.value import value
 
 MAX_STEPS: Final = 64
@@ -37,35 +36,14 @@ class ClockStep:
 
 def pack_steps(steps: Sequence[ClockStep]) -> dict[str, bytes]:
     """Return the columns of at most MAX_STEPS steps in rising order."""
-    packed = {}
-    for name, code in STEP_COLUMNS.items():
-        column = array(code, [getattr(step, name) for step in steps])
-        if sys.byteorder == "big":
-            column.byteswap()
-        packed[name] = column.tobytes()
-    return packed
+    return pack_records(steps, STEP_COLUMNS)
 
 
 def read_steps(fields: Mapping[str, Any]) -> tuple[ClockStep, ...]:
     """Read the key `steps` of a message, () where it has none. Raises Malformed."""
-    given = fields.get("steps")
-    if given is None:
-        return ()
-    if not isinstance(given, dict):
-        raise Malformed("steps: a map of packed columns is expected")
-    count = len(octets(given, "seq")) // array(STEP_COLUMNS["seq"]).itemsize
-    if count > MAX_STEPS:
-        raise Malformed(f"steps: {count} of them, at most {MAX_STEPS} are read")
-    columns = []
-    for name, code in STEP_COLUMNS.items():
-        column = array(code)
-        column.frombytes(octets(given, name, exactly=count * column.itemsize))
-        if sys.byteorder == "big":
-            column.byteswap()
-        columns.append(column)
     steps = []
     before = 0
-    for seq, by_us, doubt_us in zip(*columns, strict=True):
+    for seq, by_us, doubt_us in read_records(fields, "steps", STEP_COLUMNS, at_most=MAX_STEPS):
         if not before < seq <= SEQ_MAX:
             raise Malformed(f"steps: row {seq} after row {before}")
         if abs(by_us) > BY_MAX_US or not 0 <= doubt_us <= NOBODY_KNOWS_US:
