@@ -15,6 +15,7 @@ from cloud.kernel.config import Administration, GatewayConfig
 from cloud.kernel.db import Database
 from cloud.kernel.events import Event
 from cloud.kernel.keyvault import FileKeyVault
+from cloud.kernel.wire import unbundled
 from cloud.metering.registry import NewMeter
 from cloud.metering.service import Metering
 from decoders import uplink
@@ -245,4 +246,4 @@ def rows_of(database: Database, query: str, *values: Any) -> list[tuple[Any, ...
 def published(database: Database, type: str) -> list[Event]:
     """The events of one type in the outbox, in the order of the log."""
     rows = rows_of(database, "SELECT wire FROM outbox WHERE type = %s ORDER BY xid, id", type)
-    return [Event.received(bytes(wire)) for (wire,) in rows]
+    return [Event.received(each) for (wire,) in rows for each in unbundled(wire)]

@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 import psycopg
@@ -305,15 +305,12 @@ class Reader:
     ) -> Iterator[Token]:
         """A transaction that took the inbox row and moved it to `token` unless it was further.
 
-        Yields where it stood. One round trip begins, locks and moves; what fails afterwards takes
-        it back. Raises `HeldElsewhere` when another reader has the row, and `TryLater` when it
+        Yields where it stood. One statement locks and moves; what fails afterwards takes it back.
+        Raises `HeldElsewhere` when another reader has the row, and `TryLater` when it
         went back (a restored backup): what this reader fetched may then start too late.
         """
-        with ExitStack() as transaction:
-            with connection.pipeline():
-                transaction.enter_context(connection.transaction())
-                moved = self._move(connection, partition, token, events)
-            row = moved.fetchone()
+        with connection.transaction():
+            row = self._move(connection, partition, token, events).fetchone()
             if row is None:
                 raise HeldElsewhere
             stood = (row[0], row[1])

@@ -83,19 +83,28 @@ def _rebase_one(administrator: psycopg.Connection[Any], source: str, readers: Se
     earlier restore may have given out the same ones."""
     log = sql.Identifier(source, "outbox")
     for reader in readers:
-        administrator.execute(
-            sql.SQL(
-                "UPDATE {inbox} i SET xid = '0', id = (SELECT count(*) FROM {log} o"
-                " WHERE (o.xid, o.id) <= (i.xid, i.id)) WHERE partition = %s"
-            ).format(inbox=sql.Identifier(reader, "inbox"), log=log),
-            (source,),
-        )
-    moved = administrator.execute(
-        sql.SQL(
-            "UPDATE {log} o SET xid = '0', id = -r.place FROM (SELECT xid, id,"
-            " row_number() OVER (ORDER BY xid, id) AS place FROM {log}) r"
-            " WHERE (o.xid, o.id) = (r.xid, r.id)"
-        ).format(log=log)
-    )
+        inbox = sql.Identifier(reader, "inbox")
+        administrator.execute(_REBASE_INBOX.format(inbox=inbox, log=log), (source,))
+    moved = administrator.execute(_REBASE_LOG.format(log=log)).fetchone()
     administrator.execute(sql.SQL("UPDATE {log} SET id = -id").format(log=log))
-    return moved.rowcount
+    assert moved is not None
+    return int(moved[0])
+
+
+# A row's id is that of the last of its events: a reader may stand in the middle of one.
+_REBASE_INBOX: Final = sql.SQL(
+    """UPDATE {inbox} i SET xid = '0', id = (
+           SELECT coalesce(sum(CASE WHEN o.id <= i.id OR o.xid < i.xid THEN o.events
+                                    ELSE greatest(0, i.id - (o.id - o.events)) END), 0)
+           FROM {log} o
+           WHERE (o.xid, o.id) <= (i.xid, i.id + 127))
+       WHERE partition = %s"""
+)
+_REBASE_LOG: Final = sql.SQL(
+    """WITH moved AS (
+           UPDATE {log} o SET xid = '0', id = -r.place
+           FROM (SELECT xid, id, sum(events) OVER (ORDER BY xid, id) AS place FROM {log}) r
+           WHERE (o.xid, o.id) = (r.xid, r.id)
+           RETURNING o.events)
+       SELECT coalesce(sum(events), 0) FROM moved"""
+)

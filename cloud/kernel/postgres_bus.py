@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from contextlib import contextmanager
+from itertools import accumulate, chain
+from typing import Final, Protocol
 
 import psycopg
 from psycopg import sql
@@ -25,8 +26,9 @@ from cloud.kernel.bus import (
     Token,
     ready,
 )
-from cloud.kernel.events import Event, Upcaster, received_all
+from cloud.kernel.events import Upcaster, received_all
 from cloud.kernel.outbox import CHANNEL
+from cloud.kernel.wire import BUNDLE_EVENTS_MAX, events_in, unbundled
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ UPKEEP_S: Final = 3600.0
 XID8_OID: Final = 5069
 
 Rows = list[tuple[int, int, bytes | None]]
-"""xid, id and the event's bytes; None for one that nobody here wants."""
+"""xid, id of its last event, and its bytes; None for a row whose events nobody here wants."""
 
 
 class Database(Protocol):
@@ -69,88 +71,61 @@ class Database(Protocol):
 
 
 class PostgresPage:
-    """A page over the rows as they came; see `bus.Page`."""
+    """A page over rows as they came, one or many events in each; see `bus.Page`."""
 
     def __init__(self, rows: Rows, after: Token) -> None:
         self.after = after
         self.rows = len(rows)  # wanted or not
         self.end: Token = (rows[-1][0], rows[-1][1]) if rows else after
-        wires = [row[2] for row in rows]
-        self._rows = rows if all(wires) else [row for row in rows if row[2]]
-        self.events = list(received_all(filter(None, wires)))  # no event is empty
-        self.event_bytes = _mean_size(self.events)
+        self._wanted = [row for row in rows if row[2]]  # no event is empty
+        held = [unbundled(wire) for _, _, wire in self._wanted if wire]
+        self._ends = list(accumulate(map(len, held)))  # of each row, counted in events
+        self.events = list(received_all(chain.from_iterable(held)))
 
     def token(self, index: int) -> Token:
-        xid, number, _ = self._rows[index]
-        return (xid, number)
-
-
-@dataclass
-class _Asked:
-    """A page that the server is looking for, or has sent."""
-
-    partition: str
-    after: Token
-    pipeline: ExitStack
-    cursor: psycopg.Cursor[Any]
+        row = bisect_right(self._ends, index)
+        xid, last, _ = self._wanted[row]
+        return (xid, last - (self._ends[row] - 1 - index))
 
 
 class PostgresLog:
-    """Reads the outboxes of some contexts through the relay's own connection.
-
-    While there is a backlog the next page is asked for as soon as one is handed out, so the
-    server searches and sends while the handler works and commits.
-    """
+    """Reads the outboxes of some contexts through the relay's own connection."""
 
     def __init__(self, connect: Callable[[], Connection], sources: Sequence[str]) -> None:
         self._connect = connect
         self._queries = {source: _query(source) for source in sources}
         self._sources = tuple(sources)
         self._connection: Connection | None = None
-        self._asked: _Asked | None = None
-        self._ahead: dict[str, tuple[Token, Rows]] = {}  # pages that came before they were wanted
+        self._left: dict[str, tuple[Token, Rows]] = {}  # of a page that was too long
         self._limits = dict.fromkeys(self._sources, 64)  # grows once the events are known small
 
     def partitions(self) -> Sequence[str]:
         return self._sources
 
     def read(self, partition: str, *, after: Token, types: frozenset[str]) -> PostgresPage:
-        self._collect()
+        token, rows = self._left.pop(partition, (None, []))
         limit = self._limits[partition]
-        token, rows = self._ahead.pop(partition, (None, []))
         if token != after:
-            self._ask(partition, after, types, limit)
-            self._collect()
-            _, rows = self._ahead.pop(partition)
-        page = PostgresPage(rows, after)
-        if page.rows == limit:
-            limit = self._limits[partition] = _next_limit(page)
-            self._ask(partition, page.end, types, limit)
+            rows = self._fetch(partition, after, types, limit)
+        now, later = _split(rows)
+        page = PostgresPage(now, after)
+        if later:
+            self._left[partition] = (page.end, later)
+        if later or page.rows == limit:
+            self._limits[partition] = _next_limit(page)
         return page
 
     def close(self) -> None:
-        self._asked = None
-        self._ahead.clear()
+        self._left.clear()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _ask(self, partition: str, after: Token, types: frozenset[str], limit: int) -> None:
-        """Send the query and return at once: in a pipeline nothing waits for the answer."""
-        connection = self._connected()
-        pipeline = ExitStack()
-        pipeline.enter_context(connection.pipeline())
-        cursor = connection.cursor(binary=True)
+    def _fetch(self, partition: str, after: Token, types: frozenset[str], limit: int) -> Rows:
+        cursor = self._connected().cursor(binary=True)
         named = (list(types), str(after[0]), after[1], limit)
         cursor.execute(self._queries[partition], named, prepare=True)
-        self._asked = _Asked(partition=partition, after=after, pipeline=pipeline, cursor=cursor)
-
-    def _collect(self) -> None:
-        """Take in the answer to what was asked, if anything was."""
-        asked, self._asked = self._asked, None
-        if asked is not None:
-            asked.pipeline.close()  # ends once the answer is here
-            self._ahead[asked.partition] = (asked.after, asked.cursor.fetchall())
+        return cursor.fetchall()
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
@@ -180,14 +155,25 @@ def _query(source: str) -> bytes:
     )
 
 
+def _split(rows: Rows) -> tuple[Rows, Rows]:
+    """Return the rows of this page, and those that would make it more than twice too long.
+
+    Rows are asked for before it is known how many events they hold.
+    """
+    events = 0
+    for number, (_, _, wire) in enumerate(rows, start=1):
+        events += events_in(wire) if wire else 1
+        if events > 2 * PAGE_EVENTS_MAX - BUNDLE_EVENTS_MAX:
+            return rows[:number], rows[number:]
+    return rows, []
+
+
 def _next_limit(page: PostgresPage) -> int:
-    return max(1, min(PAGE_EVENTS_MAX, 2 * page.rows, PAGE_BYTES // max(page.event_bytes, 1)))
-
-
-def _mean_size(events: Sequence[Event]) -> int:
-    """Return the mean size of every seventh: the next page's is a guess in any case."""
-    sample = events[::7]
-    return sum(map(len, sample)) // max(len(sample), 1)
+    """Return how many rows to ask for, given that they are like those of `page`."""
+    events = max(1, len(page.events))
+    size = sum(map(len, page.events[::7])) * 7  # of every seventh: a guess in any case
+    share = min(2.0, PAGE_EVENTS_MAX / events, PAGE_BYTES / max(1, size))
+    return max(1, min(PAGE_EVENTS_MAX, int(page.rows * share)))
 
 
 class PostgresBus:

@@ -1,7 +1,17 @@
-"""The bytes of an event in a log: its attributes as a line of text, then its body."""
+"""The bytes of an event in a log: its attributes as a line of text, then its body.
+
+Several small events of one transaction share a row, since reading a row costs more than reading an
+event. Such a bundle is
+
+    "*"   u8 number of events   u16 size of each, big-endian   the events
+
+An event's own first byte is never an asterisk: it is a digit of its id.
+"""
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -61,3 +71,33 @@ def attributes_of(head: bytes) -> Attributes:
         content_type=part[11],
         blob=part[12] or None,
     )
+
+
+BUNDLE: Final = ord("*")
+BUNDLE_EVENTS_MAX: Final = 128
+BUNDLE_BYTES_MAX: Final = 8_000
+"""A row of this many bytes still fits a block of PostgreSQL, so reading it follows no pointer."""
+
+
+def bundled(wires: Sequence[bytes]) -> bytes:
+    """Return the row of 1 to BUNDLE_EVENTS_MAX events, BUNDLE_BYTES_MAX together; one event of any
+    size stays as it is."""
+    count = len(wires)
+    if count == 1:
+        return wires[0]
+    head = struct.pack(f">BB{count}H", BUNDLE, count, *map(len, wires))
+    return b"".join((head, *wires))
+
+
+def unbundled(wire: bytes) -> Sequence[bytes]:
+    """Return the events of a row; raises struct.error for a bundle that was cut."""
+    if wire[0] != BUNDLE:
+        return (wire,)
+    count = wire[1]
+    sizes = struct.unpack_from(f">{count}H", wire, 2)
+    return struct.unpack_from("%ds" * count % sizes, wire, 2 + 2 * count)  # all in one call
+
+
+def events_in(wire: bytes) -> int:
+    """Return how many events a row holds."""
+    return wire[1] if wire[0] == BUNDLE else 1

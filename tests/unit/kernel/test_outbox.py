@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import psycopg
 import pytest
@@ -14,8 +15,10 @@ from cloud.kernel.bus import Subscription
 from cloud.kernel.db import RELAY, Database
 from cloud.kernel.events import INLINE_BYTES_MAX, Event, EventType, json_event
 from cloud.kernel.postgres_bus import PostgresBus
+from cloud.kernel.wire import unbundled
 
 THING = EventType(name="thing.happened", version=1)
+OTHER = EventType(name="thing.else", version=1)
 CONTEXTS = ("metering", "operations", "kernel")
 
 
@@ -24,10 +27,10 @@ def blobs(tmp_path: Path) -> FolderBlobs:
     return FolderBlobs(tmp_path / "blobs")
 
 
-def fact(n: int, pad: int = 0) -> Event:
+def fact(n: int, pad: int = 0, kind: EventType = THING) -> Event:
     new_id = outbox.new_ids(1_790_000_000_000_000)
     body = {"n": n, "pad": "x" * pad}
-    return json_event(THING, body, id=new_id(), source="metering", time=17, key=n)
+    return json_event(kind, body, id=new_id(), source="metering", time=17, key=n)
 
 
 def publish(database: Database, blobs: FolderBlobs, *events: Event) -> None:
@@ -41,7 +44,27 @@ def admin(database: Database, statement: str) -> list[tuple[object, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-@pytest.mark.parametrize("count", [0, 1, outbox.COPY_FROM_EVENTS - 1, outbox.COPY_FROM_EVENTS, 500])
+class Row(NamedTuple):
+    """A row of the log."""
+
+    type: str
+    first: int
+    last: int
+    events: list[Event]
+
+
+def stored(database: Database) -> list[Row]:
+    query = b"SELECT type, id - events + 1, id, events, wire FROM metering.outbox ORDER BY xid, id"
+    with database.connect_admin() as connection:
+        found = [
+            (Row(type, first, last, list(map(Event.received, unbundled(wire)))), count)
+            for type, first, last, count, wire in connection.execute(query)
+        ]
+    assert all(len(row.events) == count for row, count in found)
+    return [row for row, _ in found]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 127, 128, 129, 500])
 def test_few_and_many_events_are_stored_alike(
     database: Database, blobs: FolderBlobs, count: int
 ) -> None:
@@ -49,8 +72,37 @@ def test_few_and_many_events_are_stored_alike(
 
     publish(database, blobs, *events)
 
-    rows = admin(database, "SELECT type, wire FROM metering.outbox ORDER BY xid, id")
-    assert rows == [(event.type, bytes(event)) for event in events]
+    rows = stored(database)
+    assert [event for row in rows for event in row.events] == events
+    assert len(rows) <= 1 + count // 20, "events of one transaction share rows"
+
+
+def test_no_two_events_of_the_log_have_the_same_number(
+    database: Database, blobs: FolderBlobs
+) -> None:
+    publish(database, blobs, *map(fact, range(300)))
+    publish(database, blobs, fact(300))
+    publish(database, blobs, *(fact(n, pad=n) for n in range(301, 400)))
+
+    numbers = [n for row in stored(database) for n in range(row.first, row.last + 1)]
+
+    assert len(numbers) == 400
+    assert numbers == sorted(set(numbers))
+    assert numbers[0] > 0
+
+
+def test_a_row_holds_events_of_one_type_and_order_is_kept(
+    database: Database, blobs: FolderBlobs
+) -> None:
+    kinds = [THING, THING, OTHER, THING, THING, THING, OTHER, OTHER]
+    events = [fact(n, kind=kind) for n, kind in enumerate(kinds)]
+
+    publish(database, blobs, *events)
+
+    rows = stored(database)
+    assert [row.type for row in rows] == [THING.name, OTHER.name, THING.name, OTHER.name]
+    assert all(event.type == row.type for row in rows for event in row.events)
+    assert [event for row in rows for event in row.events] == events
 
 
 def test_a_large_event_leaves_its_body_in_the_blob_store(
@@ -58,12 +110,12 @@ def test_a_large_event_leaves_its_body_in_the_blob_store(
 ) -> None:
     large = fact(1, pad=INLINE_BYTES_MAX)
 
-    publish(database, blobs, *[large] * outbox.COPY_FROM_EVENTS)
+    publish(database, blobs, *[large] * 200)
 
-    for (wire,) in admin(database, "SELECT wire FROM metering.outbox"):
-        assert isinstance(wire, bytes)
-        assert len(wire) < 300
-        assert Event.received(wire).whole(blobs.get) == large
+    events = [event for row in stored(database) for event in row.events]
+    assert len(events) == 200
+    assert max(map(len, events)) < 300
+    assert {event.whole(blobs.get) for event in events} == {large}
 
 
 def test_the_relay_may_read_the_outbox_and_nothing_else(
@@ -202,3 +254,38 @@ def test_a_restored_log_goes_on_where_its_readers_were(
 
     assert sorted(handled[:2]) == [1, 2]
     assert handled[2:] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("handled", [0, 1, 6, 7, 8, 149, 150])
+def test_a_reader_in_the_middle_of_a_row_goes_on_there_after_a_restore(
+    database: Database, blobs: FolderBlobs, handled: int
+) -> None:
+    publish(database, blobs, *map(fact, range(7)))
+    publish(database, blobs, *map(fact, range(7, 150)))
+    tokens = [
+        (xid, number)
+        for xid, last, count in admin(
+            database, "SELECT xid::text, id, events FROM metering.outbox ORDER BY xid, id"
+        )
+        for number in range(int(str(last)) - int(str(count)) + 1, int(str(last)) + 1)
+    ]
+    xid, number = tokens[handled - 1] if handled else ("0", 0)
+    admin(
+        database,
+        "INSERT INTO operations.inbox (subscription, partition, xid, id)"
+        f" VALUES ('kept', 'metering', '{xid}', {number})",
+    )
+    seen: list[int] = []
+    consumer = Subscription(
+        consumer="operations",
+        name="kept",
+        types=frozenset({THING.name}),
+        handler=lambda _, events: seen.extend(event.body()["n"] for event in events),
+    )
+
+    for _ in range(2):  # a restored database may be restored again
+        with database.connect_admin() as administrator:
+            assert log_upkeep.rebase(administrator, CONTEXTS) == 150
+
+    PostgresBus(database, blobs, sources=["metering"]).run_once([consumer])
+    assert seen == list(range(handled, 150))
