@@ -44,7 +44,8 @@ python3 tasks.py COMMAND
   fuzz [TARGET…] [--seconds N]              coverage-guided, everything that reads foreign bytes
   pyz [--out FOLDER]                        the gateway's agent as one file and as packages: dist/
   arm [SYSTEM…]                             the agent on emulated ARM gateways: memory, instructions
-  lock                                      compile requirements/*.in into locks without URLs
+  lock [--upgrade]                          compile requirements/*.in into locks without URLs;
+                                            versions stay where they still serve, or the newest
   web                                       build the web pages
   x CMD…                                    run CMD inside: python3 tasks.py x aquacis --help
 
@@ -279,10 +280,13 @@ def check() -> int:
     return 1 if failed else 0
 
 
-def lock() -> int:
+def lock(arguments: list[str]) -> int:
+    if arguments not in ([], ["--upgrade"]):
+        print(USAGE, file=sys.stderr)
+        return 2
     for name, version in LOCKS.items():
         compiled = run(
-            *("uv", "pip", "compile", "-q", "--generate-hashes", "--universal", "--upgrade"),
+            *("uv", "pip", "compile", "-q", "--generate-hashes", "--universal", *arguments),
             *("--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"),
             *("--python-version", ".".join(map(str, version))),
             *(f"requirements/{name}.in", "-o", f"requirements/{name}.txt"),
@@ -306,7 +310,7 @@ def commands() -> dict[str, Callable[[list[str]], int]]:
         "arm": lambda arguments: run("python", "-m", "release.arm", *arguments),
         "x": lambda arguments: run(*arguments, folder=Path.cwd()),
         "check": lambda _: check(),
-        "lock": lambda _: lock(),
+        "lock": lock,
         "web": lambda _: web(),
     }
 
@@ -316,7 +320,7 @@ def main() -> int:
     if command in {"-h", "--help", "help"}:
         print(USAGE)
         return 0
-    takes_arguments = command in {"up", "test", "bench", "soak", "fuzz", "pyz", "arm", "x"}
+    takes_arguments = command not in {"check", "web"}
     if command not in commands() or (arguments and not takes_arguments) or sys.argv[1:] == ["x"]:
         print(USAGE, file=sys.stderr)
         return 2
