@@ -4,8 +4,21 @@ import 'uplot/dist/uPlot.min.css'
 import { onBeforeUnmount, onMounted, watch, type ShallowRef } from 'vue'
 import { DAY_S, HOUR_S, TIME_ZONE, type Formats } from '@/format'
 import { onColours } from '@/theme'
+import type { Span } from './periods'
 
 export type Ink = (name: string) => string
+/** Paints on a chart; `pointed` is the place of the period under the pointer. */
+export type Brush = (plot: uPlot, ink: Ink, pointed: number | null) => void
+
+/** A chart of periods: their starts and figures, and what paints them under and over the grid lines. */
+export interface Drawn {
+  starts: number[]
+  figures: (number | null)[]
+  /** Where the axis of the figures ends. */
+  top: number
+  ground: Brush
+  bars: Brush
+}
 
 /** Reads the design tokens as they stand now: light or dark. */
 export function inkOf(element: HTMLElement): Ink {
@@ -60,6 +73,38 @@ export function periodAt(u: uPlot, from: number, stepS: number, periods: number)
   if (left < 0) return null
   const i = Math.floor((u.posToVal(left, 'x') - from) / stepS)
   return i >= 0 && i < periods ? i : null
+}
+
+/** Where an instant stands on the canvas, kept within the chart. */
+export function across(plot: uPlot, s: number): number {
+  const { left, width } = plot.bbox
+  return Math.min(left + width, Math.max(left, plot.valToPos(s, 'x', true)))
+}
+
+/** Where the bar of a period stands: the period's own room, and the bar's within it. */
+export function barAt(
+  plot: uPlot,
+  from: number,
+  stepS: number,
+): Record<'left' | 'right' | 'inner' | 'width', number> {
+  const left = plot.valToPos(from, 'x', true)
+  const right = plot.valToPos(from + stepS, 'x', true)
+  const space = Math.min(3 * devicePixelRatio, (right - left) * 0.18)
+  return { left, right, inner: left + space / 2, width: right - left - space }
+}
+
+/** The ground of a leak or a loss, under a line of its own; `leastPx` keeps a short one in sight. */
+export function drawStretches(plot: uPlot, stretches: readonly Span[], ink: Ink, leastPx = 0): void {
+  const { ctx: pen, bbox, scales } = plot
+  for (const { from, to } of stretches) {
+    if (to < (scales.x?.min ?? 0) || from > (scales.x?.max ?? 0)) continue
+    const left = across(plot, from)
+    const width = Math.max(across(plot, to) - left, leastPx * devicePixelRatio)
+    pen.fillStyle = ink('cantera-soft')
+    pen.fillRect(left, bbox.top, width, bbox.height)
+    pen.fillStyle = ink('cantera')
+    pen.fillRect(left, bbox.top, width, 3 * devicePixelRatio)
+  }
 }
 
 /** Draws a chart into `host`, and again when what it shows (`when`), the colours or the size change. */

@@ -1,19 +1,24 @@
 /** Paints a meter's bars, gaps and leaks on uPlot's canvas. */
-import type uPlot from 'uplot'
 import type { Consumption } from '@/api/types'
-import type { Ink } from '@/pages/plot'
-
-export interface Episode {
-  from: number
-  to: number
-}
+import type { Span } from '@/pages/periods'
+import { across, barAt, drawStretches, type Brush, type Drawn } from '@/pages/plot'
 
 export interface Picture {
   grid: readonly Consumption[]
-  episodes: readonly Episode[]
+  episodes: readonly Span[]
   stepS: number
-  /** The period under the pointer. */
-  pointed: number | null
+}
+
+const startOf = (item: Consumption): number => Date.parse(item.from) / 1_000
+
+export function drawn({ grid, episodes, stepS }: Picture): Drawn {
+  return {
+    starts: grid.map(startOf),
+    figures: grid.map((item) => item.litres),
+    top: Math.max(10, ...grid.map((item) => (item.litres ?? 0) * 1.12)),
+    ground: groundOf({ grid, episodes, stepS }),
+    bars: barsOf({ grid, stepS }),
+  }
 }
 
 function hatch(context: CanvasRenderingContext2D, colour: string, ratio: number): CanvasPattern {
@@ -33,54 +38,45 @@ function hatch(context: CanvasRenderingContext2D, colour: string, ratio: number)
 }
 
 /** Under the grid lines: the leak's ground, and where nothing was heard. */
-export function drawGround(plot: uPlot, picture: Picture, ink: Ink): void {
-  const { ctx: pen, bbox } = plot
-  const x = (s: number): number =>
-    Math.min(bbox.left + bbox.width, Math.max(bbox.left, plot.valToPos(s, 'x', true)))
-  pen.save()
-  for (const episode of picture.episodes) {
-    const [left, right] = [x(episode.from), x(episode.to)]
-    pen.fillStyle = ink('cantera-soft')
-    pen.fillRect(left, bbox.top, right - left, bbox.height)
-    pen.fillStyle = ink('cantera')
-    pen.fillRect(left, bbox.top, right - left, 3 * devicePixelRatio)
+const groundOf =
+  ({ grid, episodes, stepS }: Picture): Brush =>
+  (plot, ink) => {
+    const { ctx: pen, bbox } = plot
+    pen.save()
+    drawStretches(plot, episodes, ink)
+    pen.fillStyle = hatch(pen, ink('hatch'), devicePixelRatio)
+    for (const item of grid) {
+      if (item.litres !== null) continue
+      const [left, right] = [across(plot, startOf(item)), across(plot, startOf(item) + stepS)]
+      pen.fillRect(left, bbox.top, right - left, bbox.height)
+    }
+    pen.restore()
   }
-  pen.fillStyle = hatch(pen, ink('hatch'), devicePixelRatio)
-  for (const item of picture.grid) {
-    if (item.litres !== null) continue
-    const from = Date.parse(item.from) / 1_000
-    const [left, right] = [x(from), x(from + picture.stepS)]
-    pen.fillRect(left, bbox.top, right - left, bbox.height)
-  }
-  pen.restore()
-}
 
 /** Over the grid lines: a bar a period, late data under a cap, the pointed one stronger. */
-export function drawBars(plot: uPlot, picture: Picture, ink: Ink): void {
-  const { ctx: pen } = plot
-  const ground = plot.valToPos(0, 'y', true)
-  const [bar, strong, late] = [ink('bar'), ink('agua'), ink('bar-late')]
-  const marked = marksLate(picture.grid)
-  pen.save()
-  picture.grid.forEach((item, i) => {
-    if (item.litres === null) return
-    const from = Date.parse(item.from) / 1_000
-    const left = plot.valToPos(from, 'x', true)
-    const right = plot.valToPos(from + picture.stepS, 'x', true)
-    const space = Math.min(3 * devicePixelRatio, (right - left) * 0.18)
-    const width = right - left - space
-    pen.fillStyle = i === picture.pointed ? strong : bar
-    // A heard zero is drawn too, as a line on the ground: it is not a gap.
-    const height = Math.max(ground - plot.valToPos(item.litres, 'y', true), devicePixelRatio)
-    pen.fillRect(left + space / 2, ground - height, width, height)
-    if (!item.late) return
-    pen.fillStyle = late
-    const cap = CAP_PX * devicePixelRatio
-    pen.fillRect(left + space / 2, ground - height - cap * 1.4, width, cap)
-    if (marked) diamond(pen, (left + right) / 2, ground - height - cap * 4)
-  })
-  pen.restore()
-}
+const barsOf =
+  ({ grid, stepS }: Omit<Picture, 'episodes'>): Brush =>
+  (plot, ink, pointed) => {
+    const { ctx: pen } = plot
+    const ground = plot.valToPos(0, 'y', true)
+    const [bar, strong, late] = [ink('bar'), ink('agua'), ink('bar-late')]
+    const marked = marksLate(grid)
+    pen.save()
+    grid.forEach((item, i) => {
+      if (item.litres === null) return
+      const { left, right, inner, width } = barAt(plot, startOf(item), stepS)
+      pen.fillStyle = i === pointed ? strong : bar
+      // A heard zero is drawn too, as a line on the ground: it is not a gap.
+      const height = Math.max(ground - plot.valToPos(item.litres, 'y', true), devicePixelRatio)
+      pen.fillRect(inner, ground - height, width, height)
+      if (!item.late) return
+      pen.fillStyle = late
+      const cap = CAP_PX * devicePixelRatio
+      pen.fillRect(inner, ground - height - cap * 1.4, width, cap)
+      if (marked) diamond(pen, (left + right) / 2, ground - height - cap * 4)
+    })
+    pen.restore()
+  }
 
 const CAP_PX = 3
 

@@ -1,6 +1,6 @@
-/** The span a meter's page shows, as a whole grid of hours or local days. */
+/** The span a page of one meter or gateway shows, as a whole grid of hours or local days. */
 import type { Consumption } from '@/api/types'
-import { DAY_S, HOUR_S, TIME_ZONE } from '@/format'
+import { DAY_S, HOUR_S, TIME_ZONE, type Formats } from '@/format'
 
 export type Range = '24h' | '7d' | '40d'
 export type Resolution = 'hourly' | 'daily'
@@ -35,6 +35,12 @@ export function spanOf(nowS: number, range: Range, resolution: Resolution): Span
   }
   const to = nowS - sinceMidnight(nowS)
   return { from: to - SPANS[range], to }
+}
+
+/** From when to when a period lasts: "13:00–14:00". */
+export function hoursOf(from: string | number, stepS: number, f: Formats): string {
+  const at = new Date(from).getTime()
+  return `${f.time(at)}–${f.time(at + stepS * 1_000)}`
 }
 
 const localDate = new Intl.DateTimeFormat('en-CA', { timeZone: TIME_ZONE })
