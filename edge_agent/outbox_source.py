@@ -162,6 +162,8 @@ class Source:
                 (found,) = self._db.execute(sql, (at,)).fetchone()
                 if found is None:
                     return
+                if (found - at) * way < 0:
+                    raise sqlite3.DatabaseError(f"key {found} out of order")
                 at, step, failed = found + way, FIRST_STEP, 0
             except FAULTS:
                 failed += 1
