@@ -2,7 +2,9 @@
 import type { Consumption } from '@/api/types'
 import { DAY_S, HOUR_S, TIME_ZONE, type Formats } from '@/format'
 
-export type Range = '24h' | '7d' | '40d'
+export const RANGES = ['24h', '7d', '40d'] as const
+export type Range = (typeof RANGES)[number]
+export type View = 'chart' | 'table'
 export type Resolution = 'hourly' | 'daily'
 
 export const SPANS: Record<Range, number> = { '24h': DAY_S, '7d': 7 * DAY_S, '40d': 40 * DAY_S }
@@ -11,6 +13,12 @@ export interface Span {
   from: number
   to: number
 }
+
+/** The bounds of a span, as a question says them. */
+export const boundsOf = ({ from, to }: Span): { from: string; to: string } => ({
+  from: new Date(from * 1_000).toISOString(),
+  to: new Date(to * 1_000).toISOString(),
+})
 
 const clock = new Intl.DateTimeFormat('en-US', {
   timeZone: TIME_ZONE,
