@@ -29,7 +29,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cloud.kernel import log_upkeep, private_files
-from cloud.kernel.db import Connection, Database, role_of
+from cloud.kernel.db import KERNEL, Connection, Database, context, role_of
 from cloud.kernel.postgres import Server
 from cloud.kernel.postgres_errors import DiskFull
 from cloud.kernel.postgres_install import client_program, tied_to_us
@@ -115,8 +115,9 @@ def backup(server: Server, file: Path, report: Report = lambda _: None) -> Backu
 def restore(server: Server, file: Path, report: Report = lambda _: None) -> Restored:
     """Put what `file` holds in the place of the database. The platform must be stopped.
 
-    Raises `DatabaseInUse`, `DiskFull`, `DiskNearlyFull`, `BackupFailed`; the database is then
-    as it was.
+    A backup of an older version is brought up to date on the way. Raises `DatabaseInUse`,
+    `DiskFull`, `DiskNearlyFull`, `BackupFailed`, `SchemaIsNewer`, `MigrationChanged`; the
+    database is then as it was.
     """
     server.require_intake()
     file = file.absolute()
@@ -136,6 +137,7 @@ def restore(server: Server, file: Path, report: Report = lambda _: None) -> Rest
             tables = sum(entry.kind == "TABLE DATA" for entry in listed)
             options = ["--exit-on-error", "--jobs=2", str(file)]
             _run("pg_restore", options, fresh.admin_dsn, tables, report)
+            fresh.migrate([KERNEL if each == KERNEL.name else context(each) for each in contexts])
             events = _settle(fresh, contexts)
             _replace(admin, name, scratch)
         finally:

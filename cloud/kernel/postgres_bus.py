@@ -40,6 +40,9 @@ PAGE_BYTES: Final = 8 * 1024 * 1024
 """A page is one handler call and one commit: large enough to spread the commit's cost over many
 events, small enough that the handler's write transaction (which holds the horizon) stays short."""
 
+UNKNOWN_ROWS_MAX: Final = 256
+"""Rows are asked for so many at once after some that nobody wanted: the next may be large."""
+
 POLL_FIRST_S: Final = 0.02
 POLL_CAP_S: Final = 1.0
 """After a wake-up the horizon may still be held by another transaction: look again soon, then ever
@@ -158,21 +161,23 @@ def _query(source: str) -> bytes:
 def _split(rows: Rows) -> tuple[Rows, Rows]:
     """Return the rows of this page, and those that would make it more than twice too long.
 
-    Rows are asked for before it is known how many events they hold.
+    Rows are asked for before it is known how many events they hold, and of what size.
     """
-    events = 0
+    events = size = 0
     for number, (_, _, wire) in enumerate(rows, start=1):
         events += events_in(wire) if wire else 1
-        if events > 2 * PAGE_EVENTS_MAX - BUNDLE_EVENTS_MAX:
+        size += len(wire) if wire else 0
+        if events > 2 * PAGE_EVENTS_MAX - BUNDLE_EVENTS_MAX or size > PAGE_BYTES:
             return rows[:number], rows[number:]
     return rows, []
 
 
 def _next_limit(page: PostgresPage) -> int:
     """Return how many rows to ask for, given that they are like those of `page`."""
-    events = max(1, len(page.events))
+    if not page.events:
+        return UNKNOWN_ROWS_MAX
     size = sum(map(len, page.events[::7])) * 7  # of every seventh: a guess in any case
-    share = min(2.0, PAGE_EVENTS_MAX / events, PAGE_BYTES / max(1, size))
+    share = min(2.0, PAGE_EVENTS_MAX / len(page.events), PAGE_BYTES / size)
     return max(1, min(PAGE_EVENTS_MAX, int(page.rows * share)))
 
 

@@ -42,7 +42,8 @@ def head_of(attributes: Attributes) -> bytes:
     """Write attributes as a line of text, in order, separated by `;`; absent ones are empty.
 
     Short, quick to write and legible in SQL (`split_part(convert_from(wire, 'UTF8'), ';', 7)` is
-    the shard of a JSON event). A later version of the line only adds at its end.
+    the shard of a JSON event, where `events = 1`). A later version of the line only adds at its
+    end.
     """
     a = attributes
     head = (

@@ -2,7 +2,7 @@
 
 "Bare" is the loop one would write by hand for two consumer groups: events inserted by COPY, a page
 read at the commit horizon, the group's offset locked and moved in the transaction of the effect.
-Its event is the very bytes that ours stores. Ours is what production runs: `outbox.publish`,
+Its event is the bytes of one of ours. Ours is what production runs: `outbox.publish`,
 `PostgresBus.run`, event objects, types, logins of their own. The effect is the same for both: one
 row that adds up the number of events and their bytes. One process for each consumer
 group and one for the publisher; rounds alternate, medians are compared.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cloud.kernel import backup, log_upkeep, postgres
+from cloud.kernel import backup, db, log_upkeep, postgres
 from cloud.kernel.backup import BackupFailed, DatabaseInUse, Progress
 from cloud.kernel.db import Connection, Database
+from cloud.kernel.events import Event
 from cloud.kernel.postgres import Server, YourServer
 from cloud.kernel.postgres_disk import Reserve
 from cloud.kernel.postgres_errors import DiskFull
@@ -23,7 +25,7 @@ SMALL = Reserve(ballast_bytes=1 << 20, low_water_bytes=1 << 20, start_bytes=1 <<
 ROOT = Path(__file__).resolve().parents[3]
 RESTORE_SLOWLY = """
 import pathlib, sys, time
-from cloud.kernel import backup, log_upkeep, postgres
+from cloud.kernel import backup, db, log_upkeep, postgres
 def tell(progress):
     print(progress.done, "of", progress.total, flush=True)
     time.sleep(600)
@@ -166,6 +168,44 @@ def unread(admin: Connection) -> list[str]:
         " WHERE (o.xid, o.id) > (i.xid, i.id) ORDER BY o.xid, o.id"
     )
     return [row[0] for row in rows]
+
+
+def test_a_backup_of_before_events_shared_rows_is_restored(
+    stage_of_before: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stage = stage_of_before
+    for n in range(5):
+        write_single(stage.database, fact(n))
+    server = YourServer(stage.database.admin_dsn, stage.database.passwords_path)
+    backup.backup(server, tmp_path / "before.backup")
+    monkeypatch.undo()  # the new version is installed
+
+    restored = backup.restore(server, tmp_path / "before.backup")
+    stage.publish(*map(fact, range(5, 40)))
+
+    assert restored.events == 5
+    assert handle(stage) == list(range(40))
+
+
+@pytest.fixture
+def stage_of_before(
+    empty_database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Stage:
+    """A platform whose contexts have the first two files of the bus."""
+    files = tmp_path / "before"
+    files.mkdir()
+    for name in ("context_0001_bus.sql", "context_0002_periods.sql"):
+        shutil.copy(db._EVERYWHERE / name, files)
+    monkeypatch.setattr(db, "_EVERYWHERE", files)
+    empty_database.migrate([db.KERNEL, db.context("metering"), db.context("operations")])
+    return Stage(empty_database, tmp_path / "blobs", ADAPTERS["postgres"])
+
+
+def write_single(database: Database, event: Event) -> None:
+    with database.connect(PUBLISHER) as connection:
+        connection.execute(
+            "INSERT INTO outbox (type, wire) VALUES (%s, %s)", (event.type, bytes(event))
+        )
 
 
 def test_a_new_reader_of_a_restored_log_reads_it_from_the_start(

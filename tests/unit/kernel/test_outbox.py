@@ -14,7 +14,7 @@ from cloud.kernel.blobs import FolderBlobs
 from cloud.kernel.bus import Subscription
 from cloud.kernel.db import RELAY, Database
 from cloud.kernel.events import INLINE_BYTES_MAX, Event, EventType, json_event
-from cloud.kernel.postgres_bus import PostgresBus
+from cloud.kernel.postgres_bus import PAGE_BYTES, PostgresBus
 from cloud.kernel.wire import unbundled
 
 THING = EventType(name="thing.happened", version=1)
@@ -130,6 +130,7 @@ def test_the_relay_may_read_the_outbox_and_nothing_else(
             "SELECT * FROM metering.inbox",
             "SELECT * FROM metering.dead_letter",
             "SELECT metering.outbox_make_partitions(current_date, 9)",
+            "SELECT metering.outbox_keep_inline('metering.outbox_default')",
             "SELECT metering.outbox_drop_partitions(current_date, '9', 9)",
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -289,3 +290,23 @@ def test_a_reader_in_the_middle_of_a_row_goes_on_there_after_a_restore(
 
     PostgresBus(database, blobs, sources=["metering"]).run_once([consumer])
     assert seen == list(range(handled, 150))
+
+
+def test_a_page_keeps_to_its_bytes_after_events_that_nobody_wanted(
+    database: Database, blobs: FolderBlobs
+) -> None:
+    for n in range(300):
+        publish(database, blobs, fact(n, kind=OTHER))
+    for n in range(60):
+        publish(database, blobs, fact(n, pad=250_000))
+    sizes: list[int] = []
+    consumer = Subscription(
+        consumer="operations",
+        name="kept",
+        types=frozenset({THING.name}),
+        handler=lambda _, events: sizes.append(sum(map(len, events))),
+    )
+
+    assert PostgresBus(database, blobs, sources=["metering"]).run_once([consumer]) == 60
+
+    assert max(sizes) < PAGE_BYTES + INLINE_BYTES_MAX
