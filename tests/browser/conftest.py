@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, StorageState, expect, sync_playwright
+from playwright.sync_api import Browser, Page, StorageState, ViewportSize, expect, sync_playwright
 from psycopg import connect
 
 from cloud import app as composition
@@ -37,6 +37,7 @@ WEB = ROOT / "cloud" / "portal" / "web"
 PASSWORD = "agua-clara-para-todos"
 START_S = 20.0
 STOP_S = 10.0
+NARROWEST: ViewportSize = {"width": 320, "height": 568}  # WCAG 2.2, 1.4.10
 PATIENCE_MS = 30_000  # for a machine that runs every other test beside these
 
 # It asks nothing of the network but the page under test.
@@ -158,7 +159,7 @@ def page(
 def _page(chromium: Browser, *, phone: bool, kept: StorageState | None = None) -> Iterator[Page]:
     """Open a page; on closing, fail when its console complained of anything."""
     context = chromium.new_context(
-        viewport={"width": 390, "height": 844} if phone else {"width": 1280, "height": 800},
+        viewport=NARROWEST if phone else {"width": 1280, "height": 800},
         is_mobile=phone,
         has_touch=phone,
         locale="es-MX",

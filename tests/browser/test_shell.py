@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PASSWORD, Site, sign_in
+from tests.browser.conftest import NARROWEST, PASSWORD, Site, sign_in
 from tests.browser.test_pages import violations
 
 pytestmark = [pytest.mark.real_part("chromium"), pytest.mark.xdist_group("browser")]
@@ -29,6 +29,18 @@ def test_signing_in_takes_only_a_keyboard(stranger: Page, site: Site) -> None:
     expect(stranger.get_by_role("link", name="Ir al contenido")).to_be_focused()
     stranger.keyboard.press("Enter")
     expect(stranger.locator("main")).to_be_focused()
+
+
+def test_signing_in_fits_the_narrowest_screen(stranger: Page, site: Site) -> None:
+    stranger.set_viewport_size(NARROWEST)
+    stranger.goto(site.url + "/alertas")
+    expect(stranger.get_by_label("Usuario")).to_be_visible()
+    assert violations(stranger) == []
+
+    stranger.goto(site.url + "/entrar")
+
+    expect(stranger.get_by_role("button", name="Entrar")).to_be_visible()
+    assert violations(stranger) == []
 
 
 def test_a_reload_keeps_who_signed_in_and_no_token_is_stored(stranger: Page, site: Site) -> None:
