@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.conftest import WEB, Site
 from tests.browser.seeded_city import LEAKING, RADIO
@@ -180,6 +180,23 @@ def test_a_meter_s_frame_opens_to_its_bytes(page: Page, site: Site) -> None:
     assert violations(page) == []
 
 
+def test_frames_stay_listed_when_no_more_come_and_are_asked_for_again(
+    page: Page, site: Site
+) -> None:
+    open_meter(page, site, str(RADIO))
+    frames = page.locator("main li button[aria-expanded]")
+    refuse_more(page, "frames")
+    page.get_by_role("button", name="Ver más").click()
+
+    expect(page.get_by_role("alert")).to_be_in_viewport()
+    expect(frames).to_have_count(15)
+    assert violations(page) == []
+    page.unroute_all()
+    page.get_by_role("button", name="Reintentar").click()
+    expect(frames).to_have_count(30)
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_a_meter_s_hours_are_downloaded_as_csv(page: Page, site: Site) -> None:
     open_meter(page, site, LEAKING)
 
@@ -205,6 +222,19 @@ def test_an_alert_leads_to_its_meter(page: Page, site: Site) -> None:
     page.go_back()
     page.get_by_text("Cerradas", exact=True).click()
     expect(page.get_by_text("Todavía no se cierra ninguna alerta")).to_be_visible()
+
+
+def test_alerts_stay_listed_when_no_more_come(page: Page, site: Site) -> None:
+    refuse_more(page, "alerts")
+    page.goto(site.url + "/alertas")
+    page.get_by_role("button", name="Ver más").click()
+
+    expect(page.get_by_role("alert")).to_be_in_viewport()
+    expect(page.get_by_role("article")).to_have_count(1)
+    assert violations(page) == []
+    page.get_by_text("Cerradas", exact=True).click()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.get_by_role("article")).to_have_count(0)
 
 
 def test_a_refused_frame_is_shown_with_its_bytes_and_tried_again(page: Page, site: Site) -> None:
@@ -242,3 +272,15 @@ def open_meter(page: Page, site: Site, name: str) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text(name)
     expect(page.get_by_role("img", name=re.compile("^Consumo"))).to_be_visible()
     expect(page.locator("button[aria-expanded]", has_text="m³").first).to_be_visible()
+
+
+def refuse_more(page: Page, of: str) -> None:
+    """Offer a next page of a list, and answer it with what the application never says."""
+
+    def answer(route: Route) -> None:
+        if "cursor=" in route.request.url:
+            route.fulfill(body="not JSON")
+        else:
+            route.fulfill(json={**route.fetch().json(), "next": "more"})
+
+    page.route(re.compile(rf"/{of}\?"), answer)

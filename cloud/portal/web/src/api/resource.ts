@@ -55,38 +55,41 @@ export function useResource<T>(
 
 export interface Paged<T> extends Resource<T[]> {
   next: ShallowRef<string | null>
+  /** Why the next page did not come; `problem` is of the list. */
+  moreProblem: ShallowRef<ApiProblem | null>
   more: () => Promise<void>
 }
 
 /** A list read page by page: `more` appends the next page. */
 export function usePaged<T>(path: () => string, query: () => Query, limit = 50): Paged<T> {
   const next = shallowRef<string | null>(null)
-  const resource = useResource<T[]>(
-    async (signal) => {
-      const page = await get<Page<T>>(path(), { ...query(), limit }, signal)
-      next.value = page.next
-      return page.items
-    },
-    () => JSON.stringify([path(), query()]),
-  )
+  const moreProblem = shallowRef<ApiProblem | null>(null)
+  const question = (): string => JSON.stringify([path(), query()])
+  const resource = useResource<T[]>(async (signal) => {
+    moreProblem.value = null
+    const page = await get<Page<T>>(path(), { ...query(), limit }, signal)
+    next.value = page.next
+    return page.items
+  }, question)
 
   async function more(): Promise<void> {
     if (next.value === null || resource.loading.value) return
-    const asked = JSON.stringify([path(), query()])
+    const asked = question()
     resource.loading.value = true
     try {
       const page = await get<Page<T>>(path(), { ...query(), limit, cursor: next.value })
-      if (asked !== JSON.stringify([path(), query()])) return
+      if (asked !== question()) return
       next.value = page.next
       resource.value.value = [...(resource.value.value ?? []), ...page.items]
-      resource.problem.value = null
+      moreProblem.value = null
     } catch (reason) {
-      resource.problem.value = asProblem(reason)
+      if (asked !== question()) return
+      moreProblem.value = asProblem(reason)
     }
     resource.loading.value = false
   }
 
-  return { ...resource, next, more }
+  return { ...resource, next, moreProblem, more }
 }
 
 const POLL_MS = 2_000
