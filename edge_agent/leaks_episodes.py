@@ -165,7 +165,7 @@ def seen(episodes: Episodes, meter: str, what: Seen, limits: Limits) -> tuple[Fi
 def _opened(what: Seen, before: Episode | None, limits: Limits) -> Episode:
     """Return a new episode that nobody was told of yet, with what was told of the one before."""
     told_at, told_lph = (0, 0) if before is None else (before.told_at, before.told_lph)
-    days = limits.habit_days if what.kind in HABITS else limits.again_days
+    days = limits.habit_days if what.kind in HABITS else _again_days(what.kind, limits)
     return Episode(
         kind=what.kind,
         is_open=True,
@@ -179,6 +179,10 @@ def _opened(what: Seen, before: Episode | None, limits: Limits) -> Episode:
     )
 
 
+def _again_days(kind: Kind, limits: Limits) -> int:
+    return limits.again_flow_days if kind == CONTINUOUS else limits.again_days
+
+
 def _is_due(episode: Episode, what: Seen, limits: Limits) -> bool:
     """Say whether the policy wants somebody to be told now."""
     grown = what.rate_lph > limits.grown_factor * episode.told_lph > 0
@@ -189,7 +193,10 @@ def _is_due(episode: Episode, what: Seen, limits: Limits) -> bool:
         return True
     as_large = what.rate_lph * limits.grown_factor >= episode.told_lph
     lasts = as_large and episode.level >= limits.again_level_h
-    return grown or lasts or what.at - episode.started_at >= limits.remind_days * DAY_US
+    lasted_us = what.at - episode.started_at
+    cost_l = what.rate_lph * lasted_us // HOUR_US
+    other = what.kind == CONTINUOUS and not as_large and cost_l >= limits.again_l
+    return grown or lasts or other or lasted_us >= limits.remind_days * DAY_US
 
 
 def _known_water(episodes: Episodes, what: Seen, limits: Limits) -> bool:
@@ -204,7 +211,7 @@ def _known_water(episodes: Episodes, what: Seen, limits: Limits) -> bool:
     flowing = episodes.get(CONTINUOUS)
     if what.kind == BURST and flowing is not None and flowing.is_open and flowing.is_told:
         return what.rate_lph <= limits.grown_factor * flowing.told_lph
-    recent = what.at - limits.again_days * DAY_US
+    recent = what.at - _again_days(what.kind, limits) * DAY_US
     for kind in SAME_WATER.get(what.kind, ()):
         other = episodes.get(kind)
         if other is None or not other.told_at or other.seen_at <= recent:

@@ -90,7 +90,9 @@ class Limits:
 
     # Who is told again, and when.
     again_days: int = 60  # the same trouble back after less than this is no news …
-    again_level_h: int = 168  # … unless it flows for so long at no less than 1/grown_factor
+    again_flow_days: int = 21  # … continuous flow, which is more certain: less than this …
+    again_level_h: int = 168  # … unless it flows for so long at no less than 1/grown_factor …
+    again_l: int = 1000  # … or, flowing less than that, has cost so much: it is another water
     known_level_h: int = 72  # continuous flow that was told of as a weaker kind: news after this
     habit_level_h: int = 24  # … and where bursts are a habit (a pool takes half a day)
     habit_days: int = 365  # … for bursts, backflow and silence: some houses fill a pool each May

@@ -28,7 +28,7 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
     "standing share 0.15": {"standing_share": 0.15},
     "standing share 0.35": {"standing_share": 0.35},
     "standing share 0.50": {"standing_share": 0.5},
-    "told every time": {"again_days": 0, "habit_days": 0},
+    "told every time": {"again_days": 0, "again_flow_days": 0, "habit_days": 0},
     "loose: 2 days of 6": {"loose_days": 2},
     "loose: 4 days of 6": {"loose_days": 4},
     "folded only": {"loose_days": 7},

@@ -195,7 +195,10 @@ litres_an_hour = st.lists(st.sampled_from([0, 1, 2, 3, 4, 20, 400, 600, 900]), m
 def test_on_whole_hours_a_tier_is_what_it_says(hours: list[int]) -> None:
     """Oracle: opens where the last 24 hours all drew 3 l or more and no episode is open."""
     tier = Limits(
-        continuous=(Tier(lph=4, hours=24),), standing_share=0, standing_hours=1, again_days=0
+        continuous=(Tier(lph=4, hours=24),),
+        standing_share=0,
+        standing_hours=1,
+        again_flow_days=0,
     )
     expected, run, is_open = [], 0, False
     for i, litres in enumerate(hours, start=1):
@@ -331,3 +334,49 @@ def test_a_leak_that_grows_is_told_at_its_new_rate() -> None:
     found = found_in(points([10] * 23 + [60] * 31))
 
     assert [(f.level, f.rate_lph) for f in found] == [(24, 10), (48, 60)]
+
+
+def told_at_hours(hours: list[int]) -> list[int]:
+    """Return when somebody was told of continuous flow, in hours from the first sample."""
+    found = [f for f in found_in(points(hours)) if f.kind == "continuous_flow" and f.notify]
+    return [(f.ended_at - MONDAY) // HOUR_US for f in found]
+
+
+EVENINGS = [0] * 18 + [25] * 6  # a day of a household
+
+
+@pytest.mark.parametrize(
+    ("days_between", "after_h"),
+    [(7, None), (19, None), (21, 24), (40, 24)],
+)
+def test_the_same_flow_back_is_news_after_three_weeks(
+    days_between: int, after_h: int | None
+) -> None:
+    first = [14] * 36
+    between = EVENINGS * days_between
+    again = [0, *[14] * 40]
+
+    told = told_at_hours(first + between + again)
+
+    begins = len(first) + len(between) + 1
+    assert told == [24, *([] if after_h is None else [begins + after_h])]
+
+
+@pytest.mark.parametrize(("lph", "after_h"), [(100, 12), (20, 50), (11, 91)])
+def test_a_smaller_leak_soon_after_a_large_flow_is_news_once_it_has_cost_a_cubic_metre(
+    lph: int, after_h: int
+) -> None:
+    """Seed: `soak leaks --seed 7`: 100 l/h, two weeks after 522 l/h, were told after a month."""
+    filled = [520] * 14  # a pool
+    between = EVENINGS * 13
+    leak = [0, *[lph] * 170]
+
+    told = told_at_hours(filled + between + leak)
+
+    assert told == [12, len(filled) + len(between) + 1 + after_h]
+
+
+def test_a_trickle_soon_after_a_large_flow_is_told_after_a_month() -> None:
+    filled, between = [520] * 14, EVENINGS * 13
+
+    assert told_at_hours([*filled, *between, 0, *[4] * 240]) == [12]
