@@ -306,8 +306,8 @@ class Reader:
         """A transaction that took the inbox row and moved it to `token` unless it was further.
 
         Yields where it stood. One statement locks and moves; what fails afterwards takes it back.
-        Raises `HeldElsewhere` when another reader has the row, and `TryLater` when it
-        went back (a restored backup): what this reader fetched may then start too late.
+        Raises `HeldElsewhere` when another reader has the row, and `TryLater` when it went back
+        (a restored backup): what this reader fetched may then start too late.
         """
         with connection.transaction():
             row = self._move(connection, partition, token, events).fetchone()

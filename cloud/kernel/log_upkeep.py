@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 
 from cloud.kernel.bus import START, Connection, Subscription, Token
+from cloud.kernel.wire import BUNDLE_EVENTS_MAX
 
 DAYS_AHEAD: Final = 3
 """Today and the next two: upkeep runs every hour, and two days of it may fail."""
@@ -84,7 +85,8 @@ def _rebase_one(administrator: psycopg.Connection[Any], source: str, readers: Se
     log = sql.Identifier(source, "outbox")
     for reader in readers:
         inbox = sql.Identifier(reader, "inbox")
-        administrator.execute(_REBASE_INBOX.format(inbox=inbox, log=log), (source,))
+        statement = _REBASE_INBOX.format(inbox=inbox, log=log, most=BUNDLE_EVENTS_MAX)
+        administrator.execute(statement, (source,))
     moved = administrator.execute(_REBASE_LOG.format(log=log)).fetchone()
     administrator.execute(sql.SQL("UPDATE {log} SET id = -id").format(log=log))
     assert moved is not None
@@ -94,10 +96,10 @@ def _rebase_one(administrator: psycopg.Connection[Any], source: str, readers: Se
 # A row's id is that of the last of its events: a reader may stand in the middle of one.
 _REBASE_INBOX: Final = sql.SQL(
     """UPDATE {inbox} i SET xid = '0', id = (
-           SELECT coalesce(sum(CASE WHEN o.id <= i.id OR o.xid < i.xid THEN o.events
-                                    ELSE greatest(0, i.id - (o.id - o.events)) END), 0)
+           SELECT coalesce(sum(CASE WHEN o.xid < i.xid THEN o.events ELSE
+                                    least(o.events, greatest(0, i.id - o.id + o.events)) END), 0)
            FROM {log} o
-           WHERE (o.xid, o.id) <= (i.xid, i.id + 127))
+           WHERE (o.xid, o.id) < (i.xid, i.id + {most}))
        WHERE partition = %s"""
 )
 _REBASE_LOG: Final = sql.SQL(

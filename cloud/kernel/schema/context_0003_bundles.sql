@@ -10,33 +10,30 @@ SELECT nextval('outbox_id_seq');  -- the first row of a new log begins above zer
 
 -- A row of up to a block stays where it is. A storage parameter is the partition's own: PostgreSQL
 -- knows none of a partitioned table.
-CREATE FUNCTION outbox_keep_inline(partition regclass) RETURNS void
-LANGUAGE plpgsql AS $$
-BEGIN
-    EXECUTE format('ALTER TABLE %s SET (toast_tuple_target = 8160)', partition);
-END $$;
-
-SELECT outbox_keep_inline(inhrelid) FROM pg_inherits WHERE inhparent = 'outbox'::regclass;
-
--- As in context_0001_bus.sql, and each new day keeps its rows inline.
-CREATE OR REPLACE FUNCTION outbox_make_partitions(first_day date, days integer) RETURNS integer
+CREATE FUNCTION outbox_keep_inline() RETURNS void
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    made integer := 0;
-    wanted date;
-    name text;
+    partition regclass;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended('outbox partitions ' || current_schema(), 0));
-    FOR wanted IN SELECT first_day + n FROM generate_series(0, days - 1) AS n LOOP
-        name := 'outbox_' || to_char(wanted, 'YYYYMMDD');
-        CONTINUE WHEN to_regclass(name) IS NOT NULL;
-        CONTINUE WHEN EXISTS (SELECT FROM outbox_default WHERE day = wanted);
-        EXECUTE format('CREATE TABLE %I PARTITION OF outbox FOR VALUES FROM (%L) TO (%L)',
-                       name, wanted, wanted + 1);
-        PERFORM outbox_keep_inline(name::regclass);
-        made := made + 1;
+    FOR partition IN
+        SELECT c.oid FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
+        WHERE inhparent = 'outbox'::regclass AND c.reloptions IS NULL
+    LOOP
+        EXECUTE format('ALTER TABLE %s SET (toast_tuple_target = 8160)', partition);
     END LOOP;
+END $$;
+
+-- As before, and each new day keeps its rows inline.
+ALTER FUNCTION outbox_make_partitions RENAME TO outbox_add_partitions;
+CREATE FUNCTION outbox_make_partitions(first_day date, days integer) RETURNS integer
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    made integer := outbox_add_partitions(first_day, days);
+BEGIN
+    PERFORM outbox_keep_inline();
     RETURN made;
 END $$;
 
-REVOKE EXECUTE ON FUNCTION outbox_keep_inline FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION outbox_make_partitions, outbox_keep_inline FROM PUBLIC;
+
+SELECT outbox_keep_inline();

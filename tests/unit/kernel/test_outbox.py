@@ -130,7 +130,8 @@ def test_the_relay_may_read_the_outbox_and_nothing_else(
             "SELECT * FROM metering.inbox",
             "SELECT * FROM metering.dead_letter",
             "SELECT metering.outbox_make_partitions(current_date, 9)",
-            "SELECT metering.outbox_keep_inline('metering.outbox_default')",
+            "SELECT metering.outbox_add_partitions(current_date, 9)",
+            "SELECT metering.outbox_keep_inline()",
             "SELECT metering.outbox_drop_partitions(current_date, '9', 9)",
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -166,6 +167,19 @@ def test_the_coming_days_are_made_once(database: Database) -> None:
     log_upkeep.keep(database, ["metering"], CONSUMERS)
 
     assert days(database) == ["0", "1", "2"]
+
+
+def test_every_day_keeps_rows_of_a_block_inline(database: Database) -> None:
+    with database.connect("metering") as connection:
+        connection.execute("SELECT outbox_make_partitions(current_date + 3, 2)")
+
+    found = admin(
+        database,
+        "SELECT c.reloptions::text FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid"
+        " WHERE inhparent = 'metering.outbox'::regclass",
+    )
+
+    assert found == [("{toast_tuple_target=8160}",)] * 6  # five days and the safety net
 
 
 def test_a_day_goes_when_every_consumer_is_past_it(database: Database, blobs: FolderBlobs) -> None:
