@@ -113,7 +113,7 @@ def run(given: argparse.Namespace) -> int:
 def _page(config: Config) -> AbstractContextManager[Callable[[Status], None] | None]:
     if config.local_port is None:
         return nullcontext()
-    from edge_agent.local_server import local_page  # noqa: PLC0415  340 KiB, if a page is wanted
+    from edge_agent.local_server import local_page  # noqa: PLC0415  a server: only where a page is wanted
 
     return local_page(config, log)
 
